@@ -1,0 +1,43 @@
+# m6rec: `make demo` shows it, `make test` checks it. Both make .venv when it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
+
+.PHONY: help demo test lint clean
+help:
+	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
+	@echo 'make test    install the test extra and run the tests'
+	@echo 'make lint    ruff, mypy, sqlfluff'
+	@echo 'make clean   remove $(VENV) and every cache; keeps warehouse/*.duckdb'
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/m6rec demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --disable-progress-bar sql
+
+# Stamps: an install is repeated only when the versions it asks for change.
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo 'm6rec: found no $(PYTHON), expected Python 3.11 or newer. Hint: install it, or name one: make demo PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "m6rec: found Python %d.%d, expected 3.11 or newer. Hint: name another one, make demo PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.made pyproject.toml constraints.txt
+	$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
+	$(INSTALL) -e '.[test]'
+	@touch $@ $(VENV)/.installed-demo
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""m6rec: an embedded, SQL-centric recommender with a Python UDF core.
+
+    import m6rec_udf as m6
+
+    con = m6.connect("shop.duckdb")
+    m6.load(con, events=frame, items=frame)
+    m6.build(con)
+    con.sql("from m6.recommend('u42')").show()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m6rec_udf.builder import build as build
+    from m6rec_udf.connection import connect as connect
+    from m6rec_udf.connection import install as install
+    from m6rec_udf.connection import uninstall as uninstall
+    from m6rec_udf.doctor import doctor as doctor
+    from m6rec_udf.errors import M6Error as M6Error
+    from m6rec_udf.evaluate import evaluate as evaluate
+    from m6rec_udf.frames import features as features
+    from m6rec_udf.load import load as load
+    from m6rec_udf.policy import policy_value as policy_value
+    from m6rec_udf.privacy import forget_user as forget_user
+    from m6rec_udf.project import init as init
+    from m6rec_udf.publish import publish as publish
+    from m6rec_udf.publish import snapshot as snapshot
+    from m6rec_udf.reweight import reweight as reweight
+    from m6rec_udf.reweight import rollback as rollback
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "connect": "connection",
+    "install": "connection",
+    "uninstall": "connection",
+    "load": "load",
+    "features": "frames",
+    "build": "builder",
+    "evaluate": "evaluate",
+    "reweight": "reweight",
+    "rollback": "reweight",
+    "policy_value": "policy",
+    "publish": "publish",
+    "snapshot": "publish",
+    "forget_user": "privacy",
+    "doctor": "doctor",
+    "init": "project",
+    "M6Error": "errors",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"m6rec_udf.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'm6rec_udf' has no attribute {name!r}")

@@ -1,0 +1,212 @@
+"""One moment of the data as arrays: what serving reads, loaded once per version and shared by all cursors.
+
+The SQL models are the definition; a snapshot is their cache, stored in ``m6.artefacts`` with the hash of its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from m6rec_udf.errors import CorruptError, NotBuiltError
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from m6rec_udf.registry import Context
+    from m6rec_udf.satisfaction import SatisfactionModel
+
+ITEM_COLUMNS = (
+    "events",
+    "users",
+    "satisfaction",
+    "trend_very_short",
+    "trend_short",
+    "trend_medium",
+    "trend_long",
+    "age_days",
+    "idle_days",
+    "repurchase_rate",
+    "repurchase_days",
+    "price",
+)
+
+
+@dataclass
+class Snapshot:
+    """Arrays of one moment; ``n`` items, integer item_idx in the order of item_id.
+
+    Attributes:
+        settings: as_of (seconds since 1970), span_days, repeats_allowed, domains, segments, encoder, strategies, ...
+        item_ids: ``n`` texts.
+        item: float32 ``[n, len(ITEM_COLUMNS)]`` of feat_item_activity.
+        domain, category, brand: int32 ``[n]`` codes, -1 for none.
+        is_known: bool ``[n]``, in the catalogue at as_of.
+        transitions, item_item: CSR ``[n, n]``.
+        factors, fold_in: float32 ``[n, d]``.
+        text: float32 ``[n, e]`` unit length.
+        segment_trend: CSR ``[segments, n]``.
+    """
+
+    settings: dict[str, Any]
+    item_ids: list[str]
+    item: np.ndarray
+    domain: np.ndarray
+    category: np.ndarray
+    brand: np.ndarray
+    is_known: np.ndarray
+    transitions: sp.csr_matrix
+    item_item: sp.csr_matrix
+    factors: np.ndarray
+    fold_in: np.ndarray
+    text: np.ndarray
+    segment_trend: sp.csr_matrix
+    model: SatisfactionModel | None = None
+    masks: dict[Any, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """item_id to item_idx."""
+        return {item_id: idx for idx, item_id in enumerate(self.item_ids)}
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of feat_item_activity, float32 ``[n]``."""
+        return self.item[:, ITEM_COLUMNS.index(name)]
+
+    @cached_property
+    def trend_factor(self) -> np.ndarray:
+        """Recent over all-time behaviour to the power 0.5, float32 ``[n]`` (the SQL table item_trend)."""
+        power = float(self.settings.get("trend_power", 0.5))
+        name = self.settings.get("trend_column", "trend_short")
+        return (((self.column(name) + 1e-3) / (self.column("events") + 20.0)) ** power).astype(np.float32)
+
+    @cached_property
+    def popular_order(self) -> np.ndarray:
+        """All known items, most behaviour first, ties by item_id."""
+        order = np.lexsort((np.arange(self.n), -self.column("events")))
+        return order[self.is_known[order]]
+
+    @cached_property
+    def trending_order(self) -> np.ndarray:
+        """Items with behaviour, most of it lately first."""
+        score = np.round(self.column("trend_short") + self.column("trend_medium"), 6)
+        order = np.lexsort((np.arange(self.n), -score))
+        return order[(score[order] > 0) & self.is_known[order]]
+
+    @cached_property
+    def fresh_order(self) -> np.ndarray:
+        """Items that came within the last 5 % of the span, youngest first."""
+        age = np.nan_to_num(self.column("age_days"), nan=0.0)
+        order = np.lexsort((np.arange(self.n), np.round(age, 6)))
+        return order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]]
+
+    def in_domain(self, name: str | None) -> np.ndarray | None:
+        """Mask of the items of a domain; None for every domain."""
+        if name is None:
+            return None
+        if ("domain", name) not in self.masks:
+            domains = self.settings["domains"]
+            code = domains.index(name) if name in domains else -2
+            self.masks["domain", name] = self.domain == code
+        return self.masks["domain", name]
+
+
+_ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text")
+_MATRICES = ("transitions", "item_item", "segment_trend")
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> None:
+    """Write the snapshot and its satisfaction model into ``m6.artefacts``."""
+    assert snapshot.model is not None
+    parts: dict[str, bytes] = {
+        "settings": json.dumps(snapshot.settings, sort_keys=True).encode(),
+        "item_ids": json.dumps(snapshot.item_ids).encode(),
+        "satisfaction": snapshot.model.to_json().encode(),
+    }
+    for name in _ARRAYS:
+        parts[name] = _npy(getattr(snapshot, name))
+    for name in _MATRICES:
+        matrix = getattr(snapshot, name)
+        for part in ("data", "indices", "indptr"):
+            parts[f"{name}.{part}"] = _npy(getattr(matrix, part))
+        parts[f"{name}.shape"] = _npy(np.asarray(matrix.shape))
+    con.executemany(
+        "insert into m6.artefacts values (?, ?, ?, ?)",
+        [[version, name, hashlib.sha256(content).hexdigest(), content] for name, content in parts.items()],
+    )
+
+
+def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
+    """Read a snapshot back, checking every hash.
+
+    Raises NotBuiltError: no such version. CorruptError: bytes that do not match their hash.
+    """
+    from m6rec_udf.satisfaction import SatisfactionModel
+
+    rows = con.execute(
+        "select name, content_hash, content from m6.artefacts where model_version = ?", [version]
+    ).fetchall()
+    if not rows:
+        raise NotBuiltError(
+            f"there is no build with model_version {version} in this file, expected one of m6.models",
+            "run m6rec_udf.build(con)",
+        )
+    parts = {}
+    for name, digest, content in rows:
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise CorruptError(
+                f"the artefact {name!r} of model_version {version} does not match its hash, expected {digest[:12]}...",
+                "restore the file from a copy, or run m6rec_udf.build(con) again",
+            )
+        parts[name] = content
+
+    def array(name: str) -> np.ndarray:
+        return np.asarray(np.load(io.BytesIO(parts[name]), allow_pickle=False))
+
+    matrices = {
+        name: sp.csr_matrix(
+            (array(f"{name}.data"), array(f"{name}.indices"), array(f"{name}.indptr")),
+            shape=tuple(array(f"{name}.shape")),
+        )
+        for name in _MATRICES
+    }
+    return Snapshot(
+        settings=json.loads(parts["settings"]),
+        item_ids=json.loads(parts["item_ids"]),
+        model=SatisfactionModel.from_json(parts["satisfaction"].decode()),
+        **{name: array(name) for name in _ARRAYS},
+        **matrices,
+    )
+
+
+def of_version(context: Context, version: int) -> Snapshot:
+    """The snapshot of a version, from memory or from the file; at most three versions stay in memory."""
+    with context.lock:
+        if version not in context.snapshots:
+            con = context.open()
+            try:
+                snapshot = load(con, version)
+            finally:
+                con.close()
+            while len(context.snapshots) >= 3:
+                context.snapshots.pop(min(context.snapshots))
+            context.snapshots[version] = snapshot
+        return context.snapshots[version]

@@ -1,0 +1,422 @@
+"""Build: features, vectors, candidates' arrays, satisfaction model, calibration, as one new version.
+
+Everything is computed in temp tables and arrays of a cursor; one transaction at the end makes it visible.
+A build that is killed leaves the version before it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from m6rec_udf import arrays, models, moment, training
+from m6rec_udf.embed import content_hash, embed_texts
+from m6rec_udf.errors import NotBuiltError
+from m6rec_udf.query import one
+from m6rec_udf.registry import Context, context_of
+from m6rec_udf.satisfaction import Rows, train
+
+Progress = Callable[[str, int, int], None]
+KEPT_VERSIONS = 3
+OWN_ARRAYS = frozenset(
+    "popular trending fresh covisitation item_item matrix_factorization semantic buy_again segment_popular".split()
+)
+EXTRA_PER_USER = 60
+
+
+@dataclass
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        model_version: number of the new version.
+        as_of: behaviour after it was not read.
+        seconds: seconds by step.
+        decisions: (name, value, reason) of every setting chosen from the data.
+        embedded: texts that were new to the encoder.
+        rows: training rows.
+    """
+
+    model_version: int
+    as_of: datetime
+    seconds: dict[str, float] = field(default_factory=dict)
+    decisions: list[tuple[str, str, str]] = field(default_factory=list)
+    embedded: int = 0
+    texts: int = 0
+    rows: int = 0
+
+
+class _Clock:
+    """Seconds by step, and the progress callback."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.seconds, self._last = progress, {}, time.perf_counter()
+        self.steps = 0
+
+    seconds: dict[str, float]
+
+    def __call__(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
+        self._last = now
+        self.steps += 1
+        if self.progress is not None:
+            self.progress(step, self.steps, 5 + 2 * training.WINDOWS)
+
+
+def build(
+    con: duckdb.DuckDBPyConnection,
+    *,
+    as_of: datetime | None = None,
+    seed: int = 0,
+    activate: bool = True,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Build a new version and put it in force, atomically.
+
+    Args:
+        con: a dressed connection.
+        as_of: behaviour after this moment (UTC) is not read; default: the latest ``happened_at`` in the file.
+        seed: seed of every random choice.
+        activate: False stores the version without putting it in force (``recommend(..., version := n)`` reads it).
+        progress: called with (step, done, total).
+
+    Raises:
+        NotBuiltError: there is neither an item nor an event to build from.
+        ModelSqlError, SchemaError: a SQL model of the project is wrong.
+    """
+    context = context_of(con)
+    work = con.cursor()
+    try:
+        return _Build(work, context, seed, _Clock(progress)).run(as_of, activate=activate)
+    finally:
+        work.close()
+
+
+class _Build:
+    def __init__(self, con: duckdb.DuckDBPyConnection, context: Context, seed: int, clock: _Clock) -> None:
+        self.con, self.context, self.seed, self.clock = con, context, seed, clock
+        self.models = models.collect(context.project)
+        self.decisions: list[tuple[str, str, str]] = []
+
+    def run(self, as_of: datetime | None, *, activate: bool) -> BuildReport:
+        self.as_of = as_of or self._latest()
+        self.marks = self._watermarks()
+        strategies = self._strategies()
+        bound = moment.parameters(self.con, self.as_of, self._positive_at())
+        moment.run_models(self.con, self.models, bound)
+        self.items = moment.catalogue(self.con)
+        self.log = moment.read_log(self.con)
+        self.clock("features")
+        texts = [t or "" for t in self.items["texts"]]
+        self.text, embedded = embed_texts(self.con, self.context.encoder, texts, progress=self.clock.progress)
+        self.clock("embed")
+        self.settings = moment.Settings(
+            positive_at=bound["positive_at"],
+            repeats_allowed=self._repeats_allowed(),
+            strategies={name: bit for name, bit in strategies.items() if name != "blended"},
+            encoder=self.context.encoder.name,
+            seed=self.seed,
+            regularisation=self._regularisation(),
+        )
+        past = self._past_rows()
+        moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"})) if past else None
+        snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+        self.clock("item model")
+        rows, later = (training.join(past[1:]), past[0]) if len(past) > 1 else (_no_rows(), _no_rows())
+        snapshot.model = train(rows, later, seed=self.seed)
+        self._decide_model(snapshot, rows)
+        self.clock("satisfaction")
+        extra = self._extra_for_everybody(strategies)
+        version = self._commit(snapshot, extra, activate=activate)
+        self.clock("commit")
+        return BuildReport(
+            version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), len(rows.y)
+        )
+
+    # what the data says about the settings
+
+    def _latest(self) -> datetime:
+        row = one(
+            self.con,
+            "select greatest((select max(happened_at) from m6.events), (select max(happened_at) from m6.feedback)), "
+            "(select max(created_at) from m6.items), (select count(*) from m6.items)",
+        )
+        if row[0] is None and not row[2]:
+            raise NotBuiltError(
+                "m6.events and m6.items are empty, expected at least one item or event to build from",
+                "load data first: m6rec_udf.load(con, events=..., items=...)",
+            )
+        return row[0] or row[1] or datetime(1970, 1, 1)  # noqa: DTZ001
+
+    def _watermarks(self) -> tuple[int, int]:
+        row = one(
+            self.con,
+            "select (select coalesce(max(event_seq), 0) from m6.events), "
+            "(select coalesce(max(feedback_seq), 0) from m6.feedback)",
+        )
+        return row[0], row[1]
+
+    def _strategies(self) -> dict[str, int]:
+        """Bits of the enabled strategies; every new cand_*.sql file gets the next bit."""
+        names = ["blended", *(m.name.removeprefix("cand_") for m in self.models.values() if m.layer == "strategies")]
+        known = {row[0] for row in self.con.execute("select strategy from m6.strategies").fetchall()}
+        for name in names:
+            if name not in known:
+                about = (
+                    "the union of all candidates in the order of satisfaction"
+                    if name == "blended"
+                    else self.models[f"cand_{name}"].description
+                )
+                self.con.execute(
+                    "insert into m6.strategies select ?, coalesce(max(bit) + 1, 0), true, ? from m6.strategies",
+                    [name, about],
+                )
+        rows = self.con.execute("select strategy, bit from m6.strategies where is_enabled order by bit").fetchall()
+        return {name: bit for name, bit in rows if name in names}
+
+    def _positive_at(self) -> float:
+        found = one(
+            self.con,
+            "select max(case when value_high is not null then 1.0 else satisfaction end) from m6.event_types "
+            "where event_type in (select distinct event_type from m6.events where happened_at <= ?) and interest > 0",
+            [self.as_of],
+        )[0]
+        best = 1.0 if found is None else found
+        chosen = min(0.75, best)
+        self._decide("positive_at", chosen, f"the best behaviour in the data is worth a satisfaction of {best:.2f}")
+        return float(chosen)
+
+    def _repeats_allowed(self) -> bool:
+        found = one(
+            self.con,
+            "with pairs as (select user_idx, item_idx, count(distinct happened_at) as times from stg_events "
+            "where is_positive group by user_idx, item_idx) select sum(times - 1) / sum(times) from pairs",
+        )[0]
+        share = float(found or 0.0)
+        self._decide(
+            "repeats_allowed", share > 0.2, f"{share:.1%} of successes repeat an earlier one; above 20 % allows it"
+        )
+        return share > 0.2
+
+    def _regularisation(self) -> float:
+        users = max(self.log.users, 1)
+        chosen = float(np.clip(0.15 * users, 100, 1000))
+        self._decide("item_item_regularisation", chosen, f"0.15 per user of {users}, between 100 and 1000")
+        return chosen
+
+    def _decide(self, name: str, value: Any, reason: str) -> None:
+        self.decisions.append((name, str(value), reason))
+
+    def _decide_model(self, snapshot: arrays.Snapshot, rows: Rows) -> None:
+        model = snapshot.model
+        assert model is not None
+        kind = "LightGBM, cross_entropy" if model.text else "fixed score around the base rate"
+        positives = int((rows.y > 0).sum())
+        trees = model.text.count("Tree=")
+        self._decide("satisfaction_model", kind, f"{len(rows.y)} rows, {positives} with y > 0, {trees} trees")
+
+    # what past moments taught
+
+    def _past_rows(self) -> list[Rows]:
+        """Training rows per window, the latest first."""
+        until = moment.seconds(self.as_of)
+        out = []
+        for at, cut in enumerate(training.cuts(self.log)):
+            when = datetime.fromtimestamp(cut, timezone.utc).replace(tzinfo=None)
+            bound = moment.parameters(self.con, when, self.settings.positive_at)
+            moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
+            self.clock("features of past moments")
+            snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+            out.append(
+                training.rows_of_window(snapshot, self.log, until, seed=self.seed + at, extra=self._extra_at(snapshot))
+            )
+            self.clock("rows of past moments")
+            until = cut
+        return [rows for rows in out if len(rows.y)]
+
+    # strategies that live in SQL only: the user's own, and social
+
+    def _sql_strategies(self) -> list[models.Model]:
+        has_relations = one(self.con, "select 1 from m6.relations limit 1")[0] is not None
+        return [
+            m
+            for m in self.models.values()
+            if m.layer == "strategies"
+            and m.name.removeprefix("cand_") in self.settings.strategies
+            and (m.path != "shipped" or (m.name == "cand_social" and has_relations))
+        ]
+
+    def _run_strategy(self, model: models.Model, users: str) -> None:
+        """Materialise one strategy for the users of a SELECT of user_idx."""
+        self.con.execute(f"create or replace temp table candidate_users as {users}")
+        bound = moment.parameters(self.con, self.as_of, self.settings.positive_at)
+        models.run(self.con, model, bound, temporary=True)
+        models.check_columns(self.con, model)
+
+    def _extra_at(self, snapshot: arrays.Snapshot) -> Any:
+        found = self._sql_strategies()
+        if not found:
+            return None
+        parts = []
+        ids = self.con.execute("select user_id from stg_users order by user_idx").fetchnumpy()["user_id"]
+        position = {user_id: at for at, user_id in enumerate(self.user_ids)}
+        for model in found:
+            self._run_strategy(model, "select user_idx from stg_users")
+            rows = self.con.execute(_best_of(model.name)).fetchnumpy()
+            user = np.asarray([position[ids[u]] for u in rows["user_idx"]], np.int64)
+            bit = self.settings.strategies[model.name.removeprefix("cand_")]
+            parts.append((user, rows["item_idx"].astype(np.int64), np.full(len(user), bit)))
+        user, item, bit = (np.concatenate(p) for p in zip(*parts, strict=True))
+
+        def of_block(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            keep = np.isin(user, block)
+            return np.searchsorted(block, user[keep]), item[keep], bit[keep]
+
+        return of_block
+
+    @property
+    def user_ids(self) -> list[str]:
+        """user_id by the user_idx of the log."""
+        if not hasattr(self, "_user_ids"):
+            rows = self.con.execute(
+                "select distinct user_id from (select user_id from m6.users union all select user_id from m6.behaviour "
+                "where happened_at <= ?) order by 1",
+                [self.as_of],
+            ).fetchall()
+            self._user_ids = [r[0] for r in rows]
+        return self._user_ids
+
+    def _extra_for_everybody(self, strategies: dict[str, int]) -> list[str]:
+        """Temp tables of the SQL-only strategies' best candidates; returns the SELECTs that read them."""
+        selects = []
+        for model in self._sql_strategies():
+            self._run_strategy(model, "select user_idx from stg_users")
+            bit = strategies[model.name.removeprefix("cand_")]
+            selects.append(
+                f"select u.user_id, i.item_id, cast({int(bit)} as utinyint) as bit from ({_best_of(model.name)}) as c "
+                "join stg_users as u using (user_idx) join stg_items as i using (item_idx)"
+            )
+        return selects
+
+    # the one transaction
+
+    def _commit(self, snapshot: arrays.Snapshot, extra: list[str], *, activate: bool) -> int:
+        from m6rec_udf.reweight import ensure_default_policy
+
+        con = self.con
+        con.execute("begin")
+        try:
+            version = int(one(con, "select coalesce(max(model_version), 0) + 1 from m6.models")[0])
+            con.execute(
+                "insert into m6.models (model_version, as_of, event_seq, feedback_seq, encoder, seed, parameters) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
+                [version, self.as_of, *self.marks, self.settings.encoder, self.seed, json.dumps(vars(self.settings))],
+            )
+            arrays.store(con, version, snapshot)
+            con.executemany(
+                "insert into m6.decisions values (?, ?, ?, ?)", [[version, *decision] for decision in self.decisions]
+            )
+            if activate:
+                self._publish_tables(snapshot, extra)
+                ensure_default_policy(con)
+                con.execute("update m6.active set model_version = ?", [version])
+                con.execute(
+                    "delete from m6.artefacts where model_version <= ?", [version - KEPT_VERSIONS]
+                )
+            con.execute("commit")
+        except BaseException:
+            con.execute("rollback")
+            raise
+        return version
+
+    def _publish_tables(self, snapshot: arrays.Snapshot, extra: list[str]) -> None:
+        """The build's tables for people to read: staging, features, item models, vectors, lineage."""
+        con = self.con
+        for model in self.models.values():
+            if model.layer in ("staging", "features"):
+                con.execute(f"create or replace table m6.{model.name} as select * from {model.name}")
+                about = model.description.replace("'", "''")
+                con.execute(f"comment on table m6.{model.name} is '{about}'")
+        selects = " union all ".join(extra)
+        empty = "select '' as user_id, '' as item_id, cast(0 as utinyint) as bit where false"
+        con.execute(f"create or replace table m6.extra_candidates as {selects or empty}")
+        write_item_tables(con, snapshot, "m6.")
+        self._write_vectors()
+        con.execute("delete from m6.lineage")
+        con.executemany(
+            "insert into m6.lineage values (?, ?, ?, ?)",
+            [
+                [model.name, model.layer, reads, model.path]
+                for model in self.models.values()
+                for reads in sorted(models.references(model, set(self.models))) or [None]
+            ],
+        )
+
+    def _write_vectors(self) -> None:
+        import pyarrow as pa
+
+        texts = [t or "" for t in self.items["texts"]]
+        frame = pa.table(
+            {
+                "item_id": pa.array(self.items["item_ids"], pa.string()),
+                "encoder": pa.array([self.settings.encoder] * len(texts), pa.string()),
+                "content_hash": pa.array([content_hash(t) for t in texts], pa.string()),
+                "vector": pa.array(list(self.text), pa.list_(pa.float32())),
+            }
+        )
+        self.con.register("m6_item_vectors", frame)
+        self.con.execute("delete from m6.item_vectors")
+        self.con.execute("insert into m6.item_vectors select * from m6_item_vectors")
+        self.con.unregister("m6_item_vectors")
+
+
+def _best_of(name: str) -> str:
+    return (
+        f"select user_idx, item_idx from {name} where raw_score is not null "
+        "qualify row_number() over (partition by user_idx order by round(raw_score, 9) desc, item_idx) "
+        f"<= {EXTRA_PER_USER}"
+    )
+
+
+def _no_rows() -> Rows:
+    return Rows(np.zeros((0, 1), np.float32), np.zeros(0), np.zeros(0))
+
+
+def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: arrays.Snapshot, prefix: str) -> None:
+    """What Python learned about items, as the tables the strategies' SQL reads.
+
+    item_neighbours(item_idx, next_item_idx, weight), item_factors(item_idx, factors, fold_in),
+    item_trend(item_idx, trend_factor), item_text_vectors(item_idx, vector).
+    """
+    import pyarrow as pa
+
+    coo = snapshot.item_item.tocoo()
+    index = pa.array(np.arange(snapshot.n, dtype=np.int32))
+    floats = pa.list_(pa.float32())
+    tables = {
+        "item_neighbours": {
+            "item_idx": pa.array(coo.row.astype(np.int32)),
+            "next_item_idx": pa.array(coo.col.astype(np.int32)),
+            "weight": pa.array(coo.data),
+        },
+        "item_factors": {
+            "item_idx": index,
+            "factors": pa.array(list(snapshot.factors), floats),
+            "fold_in": pa.array(list(snapshot.fold_in), floats),
+        },
+        "item_trend": {"item_idx": index, "trend_factor": pa.array(snapshot.trend_factor)},
+        "item_text_vectors": {"item_idx": index, "vector": pa.array(list(snapshot.text), floats)},
+    }
+    for name, columns in tables.items():
+        con.register("m6_arrays", pa.table(columns))
+        kind = "table" if prefix else "temp table"
+        con.execute(f"create or replace {kind} {prefix}{name} as select * from m6_arrays")
+        con.unregister("m6_arrays")

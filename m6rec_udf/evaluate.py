@@ -1,0 +1,413 @@
+"""Off-line evaluation: a global temporal split, full-catalogue ranking, intervals over users.
+
+Everything up to ``as_of`` may be learned from; a target is an item the user liked later and had not
+touched before. The tables and metrics are the SQL models in ``sql/evaluation``; after a run the
+temporary tables ``eval_lists``, ``eval_targets``, ``eval_users`` and ``eval_user_metrics`` stay on the
+connection for a look.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from m6rec_udf import baselines, resources
+from m6rec_udf.baselines import BASELINES, Choice, Recommender, materialise
+from m6rec_udf.errors import ParameterError, SchemaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SLICES = ("all", "warm", "cold")
+USER_METRICS = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "novelty")
+_SCRATCH = ("eval_events", "eval_history", "eval_touched", "eval_popular", "eval_item_scores", "eval_item_item_scores")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fit/score problem, held in the temporary ``eval_*`` tables of the connection."""
+
+    as_of: datetime
+    until: datetime
+    k: int
+    n_users: int
+    n_targets: int
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What all splits of one evaluation share."""
+
+    k: int
+    positive: float
+    max_users: int
+    seed: int
+
+
+def evaluate(
+    con: duckdb.DuckDBPyConnection,
+    *,
+    as_of: datetime | None = None,
+    test_share: float = 0.1,
+    k: int = 10,
+    methods: Sequence[str] = BASELINES,
+    recommender: Recommender | None = None,
+    peers: Mapping[str, Recommender] | None = None,
+    positive: float = 0.75,
+    max_users: int = 20_000,
+    seed: int = 0,
+) -> duckdb.DuckDBPyRelation:
+    """Compare m6rec with baselines on what users liked after a moment; writes ``m6.runs`` and ``m6.metrics``.
+
+    Rows of ``m6.metrics``: per method, slice (``all``, ``warm``: at least 5 events before the split, ``cold``: fewer)
+    and metric (``ndcg@10``, ``recall@10``, ...) the mean over users with a 95 % bootstrap interval and the number of
+    users; ``coverage@k`` and ``gini@k`` of the catalogue without an interval; method ``m6rec - item_item`` and the
+    like hold paired differences, whose interval is that of the same users' differences; ``seconds`` is the time to
+    make the lists.
+
+    Args:
+        con: a connection with the contract tables.
+        as_of: the split (UTC); None leaves ``test_share`` of the events for the test.
+        test_share: share of the events after the split; also the length of the slice on which the half-life of
+            ``recently_popular`` is chosen, which ends at the split.
+        k: length of the lists.
+        methods: baselines to run, from ``BASELINES``.
+        recommender: lists of m6rec, ``(con, as_of, users, k) -> user_id, item_id, rank``; None: baselines only.
+        peers: more methods of the same form by name.
+        positive: satisfaction y in [0, 1] from which an event is a target (0.75: four of five stars).
+        max_users: more test users than that are sampled.
+        seed: seed of the bootstrap and of the sample.
+
+    Raises:
+        ParameterError: a parameter is out of range, or there is nothing to test on.
+        SchemaError: a recommender's table lacks a column or ranks an item twice.
+    """
+    _check(k=k, test_share=test_share, methods=methods, positive=positive, max_users=max_users)
+    settings = _Settings(k=k, positive=positive, max_users=max_users, seed=seed)
+    started_at = datetime.now(UTC).replace(tzinfo=None)
+    parameters: dict[str, Any] = {"k": k, "test_share": test_share, "positive": positive, "seed": seed}
+    materialise(con, "eval_events")
+    last = _last_moment(con)
+    moment = _naive(as_of) if as_of is not None else _cut(con, last, test_share)
+    choices = {name: _choose(con, name, moment, test_share, settings) for name in methods}
+    parameters["chosen"] = {name: choice.of(name) for name, choice in choices.items()}
+    split = _split(con, moment, last, settings)
+    parameters |= {"as_of": moment.isoformat(), "n_users": split.n_users, "n_targets": split.n_targets}
+
+    todo: dict[str, Recommender] = {"m6rec": recommender} if recommender else {}
+    todo |= peers or {}
+    todo |= {name: baselines.recommender(name, choice) for name, choice in choices.items()}
+    seconds = _collect(con, split, todo)
+    rows = _figures(con, split, seed) + [
+        (m, "all", "seconds", s, None, None, split.n_users) for m, s in seconds.items()
+    ]
+    run_id = _write(con, started_at, parameters, rows)
+    for table in _SCRATCH:
+        con.execute(f"drop table if exists temp.{table}")
+    return con.sql("from m6.metrics where run_id = $run_id order by metric, slice, method", params={"run_id": run_id})
+
+
+def validate(
+    con: duckdb.DuckDBPyConnection,
+    recommenders: Mapping[str, Recommender],
+    *,
+    as_of: datetime | None = None,
+    test_share: float = 0.1,
+    k: int = 10,
+    positive: float = 0.75,
+    max_users: int = 20_000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """NDCG@k on the slice of time before the split: where settings are chosen, never the test.
+
+    Same parameters as ``evaluate``; the slice is the last ``test_share`` of the events (of all, not of what is left)
+    up to ``as_of``. A recommender is called with the beginning of the slice as its ``as_of``.
+    """
+    _check(k=k, test_share=test_share, methods=(), positive=positive, max_users=max_users)
+    materialise(con, "eval_events")
+    moment = _naive(as_of) if as_of is not None else _cut(con, _last_moment(con), test_share)
+    return _validate(con, recommenders, moment, test_share, _Settings(k, positive, max_users, seed))
+
+
+def default_as_of(con: duckdb.DuckDBPyConnection, *, test_share: float = 0.1) -> datetime:
+    """The split ``evaluate`` chooses by itself: the last moment before the newest ``test_share`` of the events."""
+    materialise(con, "eval_events")
+    return _cut(con, _last_moment(con), test_share)
+
+
+def bootstrap(
+    values: NDArray[np.float64], *, seed: int = 0, draws: int = 1000, level: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Percentile bootstrap interval of the mean of every column (Efron and Tibshirani, 1993, chapter 13).
+
+    All columns share the resampled users, so a column of differences gives the paired interval.
+
+    Args:
+        values: one row per user, one column per figure.
+        seed: seed of the resampling.
+        draws: number of resamples.
+        level: coverage of the interval.
+
+    Returns:
+        Lower and upper ends, one per column.
+    """
+    import numpy as np
+
+    n = len(values)
+    rng = np.random.default_rng(seed)
+    means = np.empty((draws, values.shape[1]))
+    step = max(1, 2_000_000 // n)
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        picks = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
+        means[start : start + size] = weights @ values / n
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+# ---------------------------------------------------------------------------------------------- splits
+def _check(*, k: int, test_share: float, methods: Sequence[str], positive: float, max_users: int) -> None:
+    """Every mistake in the parameters at once."""
+    wrong = []
+    if k < 1:
+        wrong.append(f"k = {k}, expected at least 1")
+    if not 0 < test_share < 0.5:
+        wrong.append(f"test_share = {test_share}, expected above 0 and below 0.5")
+    if not 0 <= positive <= 1:
+        wrong.append(f"positive = {positive}, expected in [0, 1]")
+    if max_users < 1:
+        wrong.append(f"max_users = {max_users}, expected at least 1")
+    unknown = sorted(set(methods) - set(BASELINES))
+    if unknown:
+        wrong.append(f"methods {unknown}, expected some of {list(BASELINES)}")
+    if wrong:
+        raise ParameterError("evaluate: " + "; ".join(wrong), "see help(m6rec_udf.evaluate)")
+
+
+def _naive(moment: datetime) -> datetime:
+    """UTC without a zone, as the tables hold it."""
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _one(con: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None) -> tuple[Any, ...]:
+    return tuple(con.execute(query, parameters or []).fetchall()[0])  # fetchone would leave the result open
+
+
+def _last_moment(con: duckdb.DuckDBPyConnection) -> datetime:
+    last = _one(con, "select max(happened_at) from eval_events where is_interest")[0]
+    if last is None:
+        raise ParameterError(
+            "m6.events holds no event of interest, expected some to evaluate on", "load events with m6rec_udf.load"
+        )
+    assert isinstance(last, datetime)
+    return last
+
+
+def _cut(con: duckdb.DuckDBPyConnection, until: datetime, share: float) -> datetime:
+    text = resources.read_sql("evaluation", "eval_cut")
+    moment = con.execute(text, {"until": until, "share": share}).fetchall()[0][0]
+    if moment is None:
+        raise ParameterError(
+            f"all events up to {until} happened at one moment, expected events before and after a split",
+            "load events over a longer time, or pass as_of",
+        )
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def _split(con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime, settings: _Settings) -> Split:
+    """Fill the ``eval_*`` tables for one moment."""
+    for model in ("eval_history", "eval_touched", "eval_targets", "eval_users", "eval_catalogue"):
+        materialise(
+            con,
+            model,
+            as_of=as_of,
+            until=until,
+            positive=settings.positive,
+            max_users=settings.max_users,
+            seed=str(settings.seed),
+        )
+    con.execute(
+        "create or replace temp table eval_lists (method varchar, user_id varchar, item_id varchar, rank integer)"
+    )
+    n_users, n_targets = _one(con, "select count(*), coalesce(sum(n_targets), 0)::bigint from eval_users")
+    if n_users == 0:
+        raise ParameterError(
+            f"nobody liked (y >= {settings.positive}) an item new to them between {as_of} and {until}, "
+            "expected at least one such user",
+            "choose an earlier as_of or a lower positive, or edit m6.event_types",
+        )
+    return Split(as_of=as_of, until=until, k=settings.k, n_users=n_users, n_targets=n_targets)
+
+
+def _choose(con: duckdb.DuckDBPyConnection, name: str, as_of: datetime, share: float, settings: _Settings) -> Choice:
+    """Settings of a baseline with the best NDCG on the slice before ``as_of``; the first of the grid on ties."""
+    span, is_graded = _one(
+        con,
+        "select date_diff('second', min(happened_at), $1) / 86400.0, coalesce(bool_or(y < $2), false) "
+        "from eval_events where is_interest and happened_at <= $1",
+        [as_of, settings.positive],
+    )
+    choices = baselines.grid(name, span_days=span or 0.0, levels=(0.0, settings.positive) if is_graded else (0.0,))
+    if len(choices) == 1:
+        return choices[0]
+    cache: dict[float, Any] = {}
+    todo = {str(number): baselines.recommender(name, choice, cache) for number, choice in enumerate(choices)}
+    try:
+        scores = _validate(con, todo, as_of, share, settings)
+    except ParameterError:  # nobody to choose on
+        return choices[0]
+    return choices[int(max(scores, key=lambda number: scores[number]))]
+
+
+def _validate(
+    con: duckdb.DuckDBPyConnection,
+    recommenders: Mapping[str, Recommender],
+    as_of: datetime,
+    share: float,
+    settings: _Settings,
+) -> dict[str, float]:
+    split = _split(con, _cut(con, as_of, share / (1 - share)), as_of, settings)
+    _collect(con, split, recommenders)
+    materialise(con, "eval_user_metrics", k=split.k)
+    rows = con.execute("select method, avg(ndcg) from eval_user_metrics group by method").fetchall()
+    return {name: 0.0 for name in recommenders} | {str(name): float(value) for name, value in rows}
+
+
+# --------------------------------------------------------------------------------------------- figures
+@contextmanager
+def _registered(con: duckdb.DuckDBPyConnection, name: str, given: Any) -> Iterator[str]:
+    """A frame, Arrow table or relation under a name; Polars frames travel as Arrow."""
+    to_arrow = next((getattr(given, n) for n in ("to_arrow", "to_arrow_table") if hasattr(given, n)), None)
+    con.register(name, to_arrow() if to_arrow else given)
+    try:
+        yield name
+    finally:
+        con.unregister(name)
+
+
+def _collect(con: duckdb.DuckDBPyConnection, split: Split, todo: Mapping[str, Recommender]) -> dict[str, float]:
+    """Ask every recommender for its lists, into ``eval_lists``; returns the seconds each took."""
+    users = con.sql("select user_id from eval_users order by user_id").to_arrow_table()
+    seconds = {}
+    for method, recommender in todo.items():
+        begin = time.perf_counter()
+        given = recommender(con, split.as_of, users, split.k)
+        with _registered(con, "eval_given", given):
+            seconds[method] = time.perf_counter() - begin
+            _accept(con, method, split.k)
+    return seconds
+
+
+def _accept(con: duckdb.DuckDBPyConnection, method: str, k: int) -> None:
+    """Check the lists of one method and keep the first k of each."""
+    columns = {row[0] for row in con.execute("describe from eval_given").fetchall()}
+    missing = {"user_id", "item_id", "rank"} - columns
+    if missing:
+        raise SchemaError(
+            f"the lists of {method} have the columns {sorted(columns)}, expected also {sorted(missing)}",
+            "a recommender returns user_id, item_id and rank from 1",
+        )
+    con.execute(
+        "insert into eval_lists "
+        "select $1, cast(g.user_id as varchar), cast(g.item_id as varchar), cast(g.rank as integer) "
+        "from eval_given g semi join eval_users u on cast(g.user_id as varchar) = u.user_id "
+        "where g.rank between 1 and $2",
+        [method, k],
+    )
+    twice = con.execute(
+        "select user_id from eval_lists where method = $1 group by user_id "
+        "having count(*) > count(distinct item_id) or count(*) > count(distinct rank) order by user_id limit 1",
+        [method],
+    ).fetchall()
+    if twice:
+        raise SchemaError(
+            f"the list of {method} for user {twice[0][0]} has an item or a rank twice, expected each once",
+            "return one row per (user_id, rank) and per (user_id, item_id)",
+        )
+
+
+Row = tuple[str, str, str, float | None, float | None, float | None, int]
+
+
+def _figures(con: duckdb.DuckDBPyConnection, split: Split, seed: int) -> list[Row]:
+    """Means with intervals, paired differences, and the figures of whole slices."""
+    materialise(con, "eval_user_metrics", k=split.k)
+    materialise(con, "eval_list_metrics", k=split.k)
+    rows: list[Row] = []
+    for label in SLICES:
+        names, values = _per_user(con, label)
+        if not len(values):
+            continue
+        low, high = bootstrap(values, seed=seed)
+        n = len(values)
+        rows += [
+            (method, label, f"{metric}@{split.k}", float(values[:, j].mean()), float(low[j]), float(high[j]), n)
+            for j, (method, metric) in enumerate(names)
+        ]
+    wide = con.execute(
+        "select m.method, m.slice, m.coverage, m.gini, u.n from eval_list_metrics m join "
+        "(select slice, count(*) as n from (select slice from eval_users union all select 'all' from eval_users) "
+        "group by slice) u using (slice) order by all"
+    ).fetchall()
+    for method, label, coverage, gini, n in wide:
+        rows.append((method, label, f"coverage@{split.k}", coverage, None, None, n))
+        rows.append((method, label, f"gini@{split.k}", gini, None, None, n))
+    return rows
+
+
+def _per_user(con: duckdb.DuckDBPyConnection, label: str) -> tuple[list[tuple[str, str]], NDArray[np.float64]]:
+    """Figures of one slice, users by (method, metric), with m6rec's differences from every other method."""
+    import numpy as np
+
+    data = con.execute(
+        "from eval_user_metrics where slice = $1 or $1 = 'all' order by method, user_id", [label]
+    ).fetchnumpy()
+    names: list[tuple[str, str]] = []
+    columns: list[NDArray[np.float64]] = []
+    methods = sorted(set(data["method"].tolist()))
+    by_method = {
+        method: {metric: np.asarray(data[metric][data["method"] == method], np.float64) for metric in USER_METRICS}
+        for method in methods
+    }
+    for method in methods:
+        names += [(method, metric) for metric in USER_METRICS]
+        columns += [by_method[method][metric] for metric in USER_METRICS]
+        if "m6rec" in by_method and method != "m6rec":
+            names += [(f"m6rec - {method}", metric) for metric in USER_METRICS]
+            columns += [by_method["m6rec"][metric] - by_method[method][metric] for metric in USER_METRICS]
+    return names, np.stack(columns, axis=1) if columns else np.empty((0, 0))
+
+
+def _write(con: duckdb.DuckDBPyConnection, started_at: datetime, parameters: dict[str, Any], rows: list[Row]) -> str:
+    """The run and its figures in one transaction; returns the run's id."""
+    run_id = f"evaluate-{uuid.uuid4().hex[:12]}"
+    finished_at = datetime.now(UTC).replace(tzinfo=None)
+    con.execute("begin")
+    try:
+        con.execute(
+            "insert into m6.runs (run_id, kind, model_version, parameters, started_at, finished_at, status) "
+            "select ?, 'evaluate', model_version, ?, ?, ?, 'done' from m6.active",
+            [run_id, json.dumps(parameters), started_at, finished_at],
+        )
+        con.executemany(
+            "insert into m6.metrics (run_id, method, slice, metric, value, low, high, n) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?)",
+            [[run_id, *row] for row in rows],
+        )
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+    return run_id

@@ -1,0 +1,449 @@
+"""The Python core as SQL functions (Arrow arrays in, one Arrow array out)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m6rec_udf.errors import ParameterError
+from m6rec_udf.registry import Context, Function
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from m6rec_udf.arrays import Snapshot
+    from m6rec_udf.history import Behaviour
+
+HISTORY = "STRUCT(item_id VARCHAR, interest FLOAT, satisfaction FLOAT, happened_at DOUBLE)[]"
+EXTRA = "STRUCT(item_id VARCHAR, bit UTINYINT)[]"
+CANDIDATE = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, features FLOAT[])[]"
+SCORED = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, satisfaction DOUBLE)[]"
+WEIGHTS = "STRUCT(bit UTINYINT, weight DOUBLE)[]"
+SLOTS = (
+    "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, bit TINYINT, "
+    "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE)[]"
+)
+USERS_AT_ONCE = 20_000_000  # cells of one dense score matrix
+
+
+def _one(array: pa.ChunkedArray | pa.Array) -> pa.Array:
+    import pyarrow as pa
+
+    if isinstance(array, pa.ChunkedArray):
+        return array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
+    return array
+
+
+def _offsets(lists: pa.ListArray) -> tuple[np.ndarray, pa.Array]:
+    """(offsets from 0, flat values); NULL lists are empty."""
+    length = np.asarray(lists.value_lengths().fill_null(0), np.int64)
+    return np.concatenate([[0], np.cumsum(length)]), lists.flatten()
+
+
+def _numbers(array: pa.Array, fill: float | bool = 0.0) -> np.ndarray:
+    return np.asarray(array.fill_null(fill).to_numpy(zero_copy_only=False))
+
+
+def _item_index(snapshot: Snapshot, ids: pa.Array) -> np.ndarray:
+    """item_idx of item_ids; -1 for items the build does not know."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(ids) < 20_000:
+        index = snapshot.index
+        return np.fromiter((index.get(i, -1) for i in ids.to_pylist()), np.int64, len(ids))
+    return _numbers(pc.index_in(ids, pa.array(snapshot.item_ids, pa.string())), -1).astype(np.int64)
+
+
+def behaviour_of(snapshot: Snapshot, histories: pa.ListArray, segments: list[str | None]) -> Behaviour:
+    """Arrow histories (one list of structs per user) as arrays."""
+    from m6rec_udf.history import Behaviour
+
+    offsets, flat = _offsets(histories)
+    row = np.repeat(np.arange(len(histories)), np.diff(offsets))
+    item = _item_index(snapshot, flat.field("item_id"))
+    keep = item >= 0
+    codes = {name: code for code, name in enumerate(snapshot.settings["segments"])}
+    return Behaviour(
+        len(histories),
+        row[keep],
+        item[keep],
+        _numbers(flat.field("interest"))[keep].astype(np.float64),
+        _numbers(flat.field("satisfaction"))[keep].astype(np.float64),
+        _numbers(flat.field("happened_at"))[keep],
+        np.asarray([codes.get(s or "*", -1) for s in segments], np.int64),
+    )
+
+
+def _mask(context: Context, snapshot: Snapshot, domain: str | None, among: int | None, blocked: int | None) -> Any:
+    """Mask of the items that may be shown; None for all."""
+    masks = [snapshot.in_domain(domain)]
+    for handle, inverted in ((among, False), (blocked, True)):
+        if handle is None:
+            continue
+        if ("set", handle) not in snapshot.masks:
+            mask = np.zeros(snapshot.n, bool)
+            ids = [snapshot.index[i] for i in context.item_sets[handle] if i in snapshot.index]
+            mask[ids] = True
+            snapshot.masks["set", handle] = mask
+            while len(snapshot.masks) > 200:
+                snapshot.masks.pop(next(iter(snapshot.masks)))
+        mask = snapshot.masks["set", handle]
+        masks.append(~mask if inverted else mask)
+    present = [mask for mask in masks if mask is not None]
+    return np.logical_and.reduce(present) if present else None
+
+
+def _make_candidates(context: Context) -> Callable[..., Any]:
+    def m6_candidates(
+        version: Any, segment: Any, history: Any, extra: Any, domain: Any, among: Any, blocked: Any, seen: Any, k: Any
+    ) -> Any:
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+
+        if not len(version):
+            return pa.array([], _candidate_type())
+        snapshot = of_version(context, version[0].as_py())
+        behaviour = behaviour_of(snapshot, _one(history), segment.to_pylist())
+        exclude = seen[0].as_py()
+        found, x = candidates_of(
+            snapshot,
+            behaviour,
+            allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
+            exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
+            at_least=int(k[0].as_py()),
+            extra=_extra(snapshot, _one(extra)),
+        )
+        offsets = np.searchsorted(found.row, np.arange(behaviour.users + 1)).astype(np.int32)
+        ids = np.asarray(snapshot.item_ids, object)[found.item] if snapshot.n else np.zeros(0, object)
+        width = x.shape[1]
+        lists = pa.ListArray.from_arrays(np.arange(len(x) + 1, dtype=np.int32) * width, pa.array(x.ravel()))
+        structs = pa.StructArray.from_arrays(
+            [pa.array(ids, pa.string()), pa.array(found.supporters), pa.array(found.is_seen), lists],
+            ["item_id", "supporters", "is_seen", "features"],
+        )
+        return pa.ListArray.from_arrays(offsets, structs)
+
+    return m6_candidates
+
+
+def _candidate_type() -> Any:
+    import pyarrow as pa
+
+    fields = [("item_id", pa.string()), ("supporters", pa.uint64()), ("is_seen", pa.bool_())]
+    return pa.list_(pa.struct([*fields, ("features", pa.list_(pa.float32()))]))
+
+
+def _extra(snapshot: Snapshot, lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    offsets, flat = _offsets(lists)
+    if not len(flat):
+        return None
+    row = np.repeat(np.arange(len(lists)), np.diff(offsets))
+    item = _item_index(snapshot, flat.field("item_id"))
+    keep = item >= 0
+    return row[keep], item[keep], _numbers(flat.field("bit"))[keep]
+
+
+def candidates_of(
+    snapshot: Snapshot,
+    behaviour: Behaviour,
+    *,
+    allowed: np.ndarray | None,
+    exclude_seen: bool,
+    at_least: int,
+    extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> tuple[Any, np.ndarray]:
+    """Candidates and their features for any number of users, in blocks that bound the memory."""
+    from m6rec_udf.candidates import Candidates, propose
+    from m6rec_udf.history import Profile
+    from m6rec_udf.ranking import FEATURES, features
+
+    step = max(1, min(behaviour.users, USERS_AT_ONCE // max(snapshot.n, 1)))
+    parts, xs = [], []
+    for start in range(0, behaviour.users, step):
+        stop = min(start + step, behaviour.users)
+        profile = Profile(snapshot, behaviour.block(start, stop))
+        own = None
+        if extra is not None:
+            inside = (extra[0] >= start) & (extra[0] < stop)
+            own = (extra[0][inside] - start, extra[1][inside], extra[2][inside])
+        found = propose(snapshot, profile, allowed=allowed, exclude_seen=exclude_seen, at_least=at_least, extra=own)
+        xs.append(features(snapshot, profile, found))
+        found.row = found.row + start
+        found.scores = {}
+        parts.append(found)
+    if not parts:
+        nothing = np.zeros(0, np.int64)
+        return Candidates(nothing, nothing, nothing.astype(np.uint64), nothing.astype(bool), {}), np.zeros(
+            (0, len(FEATURES)), np.float32
+        )
+    joined = Candidates(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("row", "item", "supporters", "is_seen")), {}
+    )
+    return joined, np.concatenate(xs)
+
+
+def _make_satisfaction(context: Context) -> Callable[..., Any]:
+    def m6_satisfaction(version: Any, rows: Any) -> Any:
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+
+        if not len(version):
+            return pa.array([], pa.float64())
+        model = of_version(context, version[0].as_py()).model
+        assert model is not None
+        width = len(model.features)
+        lists = _one(rows)
+        lengths = np.asarray(lists.value_lengths().fill_null(-1))
+        if (lengths != width).any():
+            raise ParameterError(f"m6_satisfaction got {int(lengths[lengths != width][0])} features, expected {width}")
+        return pa.array(model.predict(np.asarray(lists.flatten(), np.float32).reshape(-1, width)))
+
+    return m6_satisfaction
+
+
+def _make_slate(context: Context) -> Callable[..., Any]:
+    def m6_slate(version: Any, user: Any, found: Any, weights: Any, boosts: Any, k: Any, diversity: Any, seed: Any) -> Any:
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+
+        if not len(version):
+            return pa.array([], _slot_type())
+        snapshot = of_version(context, version[0].as_py())
+        offsets, flat = _offsets(_one(found))
+        parts = {
+            "item": _item_index(snapshot, flat.field("item_id")),
+            "supporters": _numbers(flat.field("supporters")).astype(np.uint64),
+            "is_seen": _numbers(flat.field("is_seen"), False).astype(bool),
+            "satisfaction": _numbers(flat.field("satisfaction")),
+        }
+        boost = context.item_sets.get(boosts[0].as_py()) if boosts[0].as_py() is not None else None
+        out = []
+        for at, (user_id, mixture, draw) in enumerate(
+            zip(user.to_pylist(), weights.to_pylist(), seed.to_pylist(), strict=True)
+        ):
+            own = {name: values[offsets[at] : offsets[at + 1]] for name, values in parts.items()}
+            generator = None if draw is None else np.random.default_rng(_seed_of(draw, user_id))
+            out.append(
+                _slate_of(
+                    snapshot,
+                    own,
+                    {w["bit"]: w["weight"] for w in mixture or ()},
+                    boost,
+                    int(k[0].as_py()),
+                    float(diversity[0].as_py()),
+                    generator,
+                )
+            )
+        return pa.array(out, _slot_type())
+
+    return m6_slate
+
+
+def _slate_of(
+    snapshot: Snapshot,
+    own: dict[str, np.ndarray],
+    weights: dict[int, float],
+    boost: dict[str, float] | None,
+    k: int,
+    diversity: float,
+    generator: np.random.Generator | None,
+) -> list[dict[str, Any]]:
+    from m6rec_udf.slate import diversify, mix, ranking_order
+
+    ids = [snapshot.item_ids[i] for i in own["item"]]
+    factor = np.asarray([boost.get(i, 1.0) for i in ids]) if boost else 1.0
+    score = own["satisfaction"] * factor
+    order = ranking_order(score, own["item"])
+    if diversity > 0 and len(order):
+        order = diversify(order, score, snapshot.text[own["item"]], diversity, max(5 * k, 50))
+    slots = mix(order, own["supporters"], own["is_seen"], weights, k, generator=generator)
+    return [
+        {
+            "item_id": ids[slot.candidate],
+            "rank": rank,
+            "score": float(score[slot.candidate]),
+            "satisfaction": float(own["satisfaction"][slot.candidate]),
+            "bit": slot.bit,
+            "supporters": slot.supporters,
+            "eligible": slot.eligible,
+            "propensity": slot.propensity,
+        }
+        for rank, slot in enumerate(slots, 1)
+    ]
+
+
+def _slot_type() -> Any:
+    import pyarrow as pa
+
+    return pa.list_(
+        pa.struct(
+            [
+                ("item_id", pa.string()),
+                ("rank", pa.int32()),
+                ("score", pa.float64()),
+                ("satisfaction", pa.float64()),
+                ("bit", pa.int8()),
+                ("supporters", pa.uint64()),
+                ("eligible", pa.uint64()),
+                ("propensity", pa.float64()),
+            ]
+        )
+    )
+
+
+def _seed_of(seed: int, user_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{user_id}".encode()).digest()[:8], "big")
+
+
+def _make_item_set(context: Context) -> Callable[..., Any]:
+    def m6_item_set(items: Any, boosts: Any) -> Any:
+        import pyarrow as pa
+
+        handles = []
+        for ids, factors in zip(items.to_pylist(), boosts.to_pylist(), strict=True):
+            if ids is None:
+                handles.append(None)
+                continue
+            digest = hashlib.sha256(repr((ids, factors)).encode()).digest()
+            handle = int.from_bytes(digest[:7], "big")
+            with context.lock:
+                context.item_sets.pop(handle, None)
+                context.item_sets[handle] = dict(zip(ids, factors or [1.0] * len(ids), strict=True))
+                while len(context.item_sets) > 1000:
+                    context.item_sets.pop(next(iter(context.item_sets)))
+            handles.append(handle)
+        return pa.array(handles, pa.int64())
+
+    return m6_item_set
+
+
+def _make_evidence(context: Context) -> Callable[..., Any]:
+    def m6_evidence(version: Any, item: Any, history: Any) -> Any:
+        """item_id of the history item that speaks most for the item, NULL where none does."""
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+        from m6rec_udf.explain import evidence
+
+        if not len(version):
+            return pa.array([], pa.string())
+        snapshot = of_version(context, version[0].as_py())
+        behaviour = behaviour_of(snapshot, _one(history), [None] * len(item))
+        return pa.array(evidence(snapshot, behaviour, _item_index(snapshot, _one(item))), pa.string())
+
+    return m6_evidence
+
+
+def _make_embed(context: Context) -> Callable[..., Any]:
+    def m6_embed(text: Any) -> Any:
+        import pyarrow as pa
+
+        from m6rec_udf.embed import embed_texts
+
+        texts = [value or "" for value in text.to_pylist()]
+        if context.read_only:
+            return pa.array(list(context.encoder.encode(texts)), pa.list_(pa.float32()))
+        con = context.open()
+        try:
+            vectors, _ = embed_texts(con, context.encoder, texts)
+        finally:
+            con.close()
+        return pa.array(list(vectors), pa.list_(pa.float32()))
+
+    return m6_embed
+
+
+def _weighted(vectors: Any, weights: Any, *, scaled: bool) -> Any:
+    import pyarrow as pa
+
+    out: list[Any] = []
+    for own, weight in zip(vectors.to_pylist(), weights.to_pylist(), strict=True):
+        if not own or not weight:
+            out.append(None)
+            continue
+        if len(own) != len(weight):
+            raise ParameterError(f"got {len(own)} vectors and {len(weight)} weights, expected as many of both")
+        total = np.asarray(weight, np.float32) @ np.asarray(own, np.float32)
+        out.append(total / max(float(np.sqrt(total @ total)), 1e-12) if scaled else total)
+    return pa.array(out, pa.list_(pa.float32()))
+
+
+def _make_user_vector(_: Context) -> Callable[..., Any]:
+    def m6_user_vector(vectors: Any, weights: Any) -> Any:
+        return _weighted(vectors, weights, scaled=True)
+
+    return m6_user_vector
+
+
+def _make_weighted_sum(_: Context) -> Callable[..., Any]:
+    def m6_weighted_sum(vectors: Any, weights: Any) -> Any:
+        return _weighted(vectors, weights, scaled=False)
+
+    return m6_weighted_sum
+
+
+def _make_nearest(context: Context) -> Callable[..., Any]:
+    def m6_nearest(version: Any, vector: Any, domain: Any, among: Any, blocked: Any, k: Any) -> Any:
+        """The k items nearest to each vector by cosine: a list of (item_id, score)."""
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+
+        out = []
+        for v, own, d, a, b, wanted in zip(
+            *(part.to_pylist() for part in (version, vector, domain, among, blocked, k)), strict=True
+        ):
+            snapshot = of_version(context, v)
+            if own is None or not snapshot.n:
+                out.append([])
+                continue
+            if len(own) != snapshot.text.shape[1]:
+                raise ParameterError(
+                    f"the vector has {len(own)} dimensions, expected {snapshot.text.shape[1]} (the encoder "
+                    f"{snapshot.settings['encoder']!r} of model_version {v})\n"
+                    "Hint: connect with the encoder of the build, or build again"
+                )
+            score = np.round((snapshot.text @ np.asarray(own, np.float32)).astype(np.float64), 6)
+            mask = _mask(context, snapshot, d, a, b)
+            allowed = snapshot.is_known if mask is None else snapshot.is_known & mask
+            best = np.flatnonzero(allowed)
+            best = best[np.lexsort((best, -score[best]))][: int(wanted)]
+            out.append([{"item_id": snapshot.item_ids[i], "score": float(score[i])} for i in best])
+        return pa.array(out, pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float64())])))
+
+    return m6_nearest
+
+
+FUNCTIONS = (
+    Function("m6_embed", _make_embed, ("VARCHAR",), "FLOAT[]"),
+    Function("m6_user_vector", _make_user_vector, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
+    Function("m6_weighted_sum", _make_weighted_sum, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
+    Function("m6_item_set", _make_item_set, ("VARCHAR[]", "DOUBLE[]"), "BIGINT"),
+    Function(
+        "m6_candidates",
+        _make_candidates,
+        ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER"),
+        CANDIDATE,
+    ),
+    Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
+    Function(
+        "m6_slate",
+        _make_slate,
+        ("BIGINT", "VARCHAR", SCORED, WEIGHTS, "BIGINT", "INTEGER", "DOUBLE", "BIGINT"),
+        SLOTS,
+    ),
+    Function("m6_evidence", _make_evidence, ("BIGINT", "VARCHAR", HISTORY), "VARCHAR"),
+    Function(
+        "m6_nearest",
+        _make_nearest,
+        ("BIGINT", "FLOAT[]", "VARCHAR", "BIGINT", "BIGINT", "INTEGER"),
+        "STRUCT(item_id VARCHAR, score DOUBLE)[]",
+    ),
+)

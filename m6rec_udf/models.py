@@ -1,0 +1,127 @@
+"""Run the SQL models: one file, one pure SELECT, ordered by their own references."""
+
+from __future__ import annotations
+
+import graphlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from m6rec_udf import resources
+from m6rec_udf.errors import ModelSqlError, SchemaError, UnknownNameError
+
+LAYERS = ("staging", "features", "strategies", "satisfaction", "marts")
+CANDIDATE_COLUMNS = ("user_idx", "item_idx", "raw_score")
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One SQL model.
+
+    Attributes:
+        name: file stem.
+        layer: folder.
+        sql: the SELECT; ``$as_of`` and other parameters are bound when it runs.
+        path: "shipped", or the file of the user's project.
+    """
+
+    name: str
+    layer: str
+    sql: str
+    path: str
+
+    @property
+    def description(self) -> str:
+        """The first comment line: the grain and what the model says."""
+        return self.sql.splitlines()[0].removeprefix("--").strip() if self.sql.strip() else ""
+
+
+def collect(project: Path | None = None) -> dict[str, Model]:
+    """Every model by name; a file of the project's ``sql/`` folder adds one or overrides the shipped one.
+
+    Raises SchemaError: a file name that is no identifier.
+    """
+    found: dict[str, Model] = {}
+    roots = [(resources.sql_root(), True)] + ([(Path(project) / "sql", False)] if project else [])
+    for root, is_shipped in roots:
+        for layer in LAYERS:
+            for path in sorted((root / layer).glob("*.sql")):
+                if not _NAME.match(path.stem):
+                    raise SchemaError(
+                        f"the SQL model {path} has the name {path.stem!r}, expected lower case letters, digits and _",
+                        "rename the file",
+                    )
+                found[path.stem] = Model(
+                    path.stem, layer, path.read_text(encoding="utf-8").strip(), "shipped" if is_shipped else str(path)
+                )
+    return found
+
+
+def references(model: Model, names: set[str]) -> set[str]:
+    """Models of ``names`` and contract tables (``m6.x``) that the model reads."""
+    bare = re.sub(r"--[^\n]*|'(?:[^']|'')*'", " ", model.sql)
+    after = re.findall(r"\b(?:from|join)\s+([a-z_][a-z0-9_.]*)", bare)
+    return {name for name in after if name.startswith("m6.") or name in names} - {model.name}
+
+
+def ordered(models: dict[str, Model], wanted: set[str] | None = None) -> list[Model]:
+    """Models after what they read; only those ``wanted`` needs, where given.
+
+    Raises UnknownNameError: a wanted model does not exist. SchemaError: the models read each other in a circle.
+    """
+    for name in wanted or ():
+        if name not in models:
+            raise UnknownNameError(
+                f"there is no SQL model {name!r}, expected one of {', '.join(sorted(models))}",
+                "models are the .sql files under sql/ and those of your project folder",
+            )
+    reads = {name: references(model, set(models)) & set(models) for name, model in models.items()}
+    needed = set(models)
+    if wanted is not None:
+        needed, todo = set(), list(wanted)
+        while todo:
+            name = todo.pop()
+            if name not in needed:
+                needed.add(name)
+                todo.extend(reads[name])
+    try:
+        order = list(graphlib.TopologicalSorter({name: reads[name] & needed for name in sorted(needed)}).static_order())
+    except graphlib.CycleError as error:
+        raise SchemaError(f"SQL models read each other in a circle: {' -> '.join(error.args[1])}") from error
+    return [models[name] for name in order]
+
+
+def parameter_names(text: str) -> list[str]:
+    """Names of the ``$parameters`` in a SQL text."""
+    return sorted(set(re.findall(r"\$([a-z_][a-z_0-9]*)", re.sub(r"--[^\n]*", "", text))))
+
+
+def run(con: duckdb.DuckDBPyConnection, model: Model, parameters: dict[str, Any], *, temporary: bool = False) -> None:
+    """Materialise one model as a table of its name in the current schema.
+
+    Raises ModelSqlError: with the model's name, the database's message and the SQL.
+    """
+    bound = {name: parameters[name] for name in parameter_names(model.sql) if name in parameters}
+    kind = "temp table" if temporary else "table"
+    try:
+        con.execute(f"create or replace {kind} {model.name} as\n{model.sql}", bound)
+    except duckdb.Error as error:
+        raise ModelSqlError(
+            f"SQL model {model.name} ({model.path}) failed: {error}\n--- SQL ---\n{model.sql}",
+            "run its CTEs one by one with `m6rec sql`",
+        ) from error
+
+
+def check_columns(con: duckdb.DuckDBPyConnection, model: Model) -> None:
+    """Raise SchemaError unless a strategy has exactly the columns of every strategy."""
+    columns = tuple(row[0] for row in con.execute(f"describe {model.name}").fetchall())
+    if columns != CANDIDATE_COLUMNS:
+        raise SchemaError(
+            f"the strategy {model.name} ({model.path}) has the columns {', '.join(columns)}, "
+            f"expected {', '.join(CANDIDATE_COLUMNS)}",
+            "end the model with: select user_idx, item_idx, raw_score from ...",
+        )

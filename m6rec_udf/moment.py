@@ -1,0 +1,207 @@
+"""The data as of one moment: run the SQL models, read their tables into a snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import duckdb
+import numpy as np
+import scipy.sparse as sp
+
+from m6rec_udf import collaborative, models
+from m6rec_udf.arrays import ITEM_COLUMNS, Snapshot
+from m6rec_udf.history import Behaviour
+from m6rec_udf.query import one
+
+FACTORS = 64
+CLOSED_FORM_ITEMS = 6000
+
+
+@dataclass
+class Settings:
+    """What a build decided before it looked at any moment.
+
+    Attributes:
+        positive_at: satisfaction from which behaviour counts as a success.
+        repeats_allowed: seen items may be recommended again.
+        strategies: bit by strategy name, enabled ones only.
+        encoder: name of the text encoder.
+        seed: seed of every random choice.
+        regularisation: lambda of the closed-form item-item weights.
+    """
+
+    positive_at: float
+    repeats_allowed: bool
+    strategies: dict[str, int]
+    encoder: str
+    seed: int
+    regularisation: float
+    trend_power: float = 0.5
+    trend_column: str = "trend_short"
+
+
+def seconds(moment: datetime) -> float:
+    """Seconds since 1970 of a UTC time."""
+    return moment.replace(tzinfo=timezone.utc).timestamp()
+
+
+def parameters(con: duckdb.DuckDBPyConnection, as_of: datetime, positive_at: float) -> dict[str, Any]:
+    """What the SQL models are bound to at a moment."""
+    start = one(con, "select min(happened_at) from m6.events where happened_at <= ?", [as_of])[0] or as_of
+    span = max((as_of - start).total_seconds() / 86400.0, 1.0)
+    return {"as_of": as_of, "span_days": span, "positive_at": positive_at}
+
+
+def run_models(
+    con: duckdb.DuckDBPyConnection,
+    found: dict[str, models.Model],
+    bound: dict[str, Any],
+    *,
+    keep: frozenset[str] = frozenset(),
+) -> None:
+    """Run staging and features as temp tables of this connection; those in ``keep`` stay as they are."""
+    for model in models.ordered({n: m for n, m in found.items() if m.layer in ("staging", "features")}):
+        if model.name not in keep:
+            models.run(con, model, bound, temporary=True)
+
+
+def _codes(values: list[Any]) -> np.ndarray:
+    """Integer codes of labels in sorted order, -1 for None."""
+    labels = {label: code for code, label in enumerate(sorted({v for v in values if v is not None}))}
+    return np.asarray([labels.get(v, -1) for v in values], np.int32)
+
+
+def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """The rows of stg_items as columns."""
+    rows = con.execute(
+        "select item_id, domain, category, brand, created_at, item_text from stg_items order by item_idx"
+    ).fetchall()
+    names = ("item_ids", "domains", "categories", "brands", "created_at", "texts")
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+
+
+def read_snapshot(
+    con: duckdb.DuckDBPyConnection, bound: dict[str, Any], items: dict[str, Any], text: np.ndarray, chosen: Settings
+) -> Snapshot:
+    """Arrays of the temp tables of ``run_models``; learns the item-item weights and factors."""
+    n = len(items["item_ids"])
+    table = con.execute(f"select {', '.join(ITEM_COLUMNS)} from feat_item_activity order by item_idx").fetchnumpy()
+    item = np.column_stack(
+        [np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS]
+    ).astype(np.float32)
+    domains = sorted(set(items["domains"]))
+    segments = [r[0] for r in con.execute("select distinct segment from feat_segment_item order by 1").fetchall()]
+    x = _interactions(con, n)
+    item_item = collaborative.closed_form_item_item(
+        x, regularisation=chosen.regularisation, most_items=CLOSED_FORM_ITEMS
+    )
+    factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
+    as_of = bound["as_of"]
+    return Snapshot(
+        settings={
+            "as_of": seconds(as_of),
+            "span_days": bound["span_days"],
+            "positive_at": chosen.positive_at,
+            "repeats_allowed": chosen.repeats_allowed,
+            "strategies": chosen.strategies,
+            "encoder": chosen.encoder,
+            "domains": domains,
+            "segments": segments,
+            "trend_power": chosen.trend_power,
+            "trend_column": chosen.trend_column,
+        },
+        item_ids=items["item_ids"],
+        item=item,
+        domain=_codes(items["domains"]),
+        category=_codes(items["categories"]),
+        brand=_codes(items["brands"]),
+        is_known=np.asarray([c is None or c <= as_of for c in items["created_at"]], bool),
+        transitions=_transitions(con, n),
+        item_item=item_item,
+        factors=factors,
+        fold_in=fold_in,
+        text=text,
+        segment_trend=_segment_trend(con, n, segments),
+    )
+
+
+def _interactions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
+    pairs = con.execute(
+        "select user_idx, item_idx from feat_user_item where interest > 0 order by user_idx, item_idx"
+    ).fetchnumpy()
+    users = int(pairs["user_idx"].max()) + 1 if len(pairs["user_idx"]) else 1
+    ones = np.ones(len(pairs["user_idx"]), np.float32)
+    return sp.csr_matrix((ones, (pairs["user_idx"], pairs["item_idx"])), shape=(users, n))
+
+
+def _transitions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
+    steps = con.execute(
+        "select item_idx, next_item_idx, weight from feat_item_transitions order by item_idx, next_item_idx"
+    ).fetchnumpy()
+    return sp.csr_matrix(
+        (steps["weight"].astype(np.float32), (steps["item_idx"], steps["next_item_idx"])), shape=(n, n)
+    )
+
+
+def _segment_trend(con: duckdb.DuckDBPyConnection, n: int, segments: list[str]) -> sp.csr_matrix:
+    rows = con.execute(
+        "select segment, item_idx, trend from feat_segment_item "
+        "qualify row_number() over (partition by segment order by round(trend, 5) desc, item_idx) <= 500 "
+        "order by segment, item_idx"
+    ).fetchnumpy()
+    code = {name: at for at, name in enumerate(segments)}
+    at = np.asarray([code[s] for s in rows["segment"]], np.int64)
+    return sp.csr_matrix((rows["trend"].astype(np.float32), (at, rows["item_idx"])), shape=(max(len(segments), 1), n))
+
+
+@dataclass
+class Log:
+    """Every behaviour of the build, sorted by user and time, integer-coded."""
+
+    user: np.ndarray
+    item: np.ndarray
+    interest: np.ndarray
+    satisfaction: np.ndarray
+    happened_at: np.ndarray
+    segment: np.ndarray  # per user, name
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return len(self.segment)
+
+    def behaviour(self, users: np.ndarray, until: float, segments: list[str]) -> Behaviour:
+        """Behaviour of some users up to a moment, in the order of ``users`` (ascending user_idx)."""
+        position = np.full(self.users, -1)
+        position[users] = np.arange(len(users))
+        keep = (position[self.user] >= 0) & (self.happened_at <= until)
+        code = {name: at for at, name in enumerate(segments)}
+        return Behaviour(
+            len(users),
+            position[self.user[keep]],
+            self.item[keep],
+            self.interest[keep],
+            self.satisfaction[keep],
+            self.happened_at[keep],
+            np.asarray([code.get(s, -1) for s in self.segment[users]], np.int64),
+        )
+
+
+def read_log(con: duckdb.DuckDBPyConnection) -> Log:
+    """The temp table stg_events as arrays."""
+    rows = con.execute(
+        "select user_idx, item_idx, interest, satisfaction, epoch(happened_at) as happened_at from stg_events "
+        "order by user_idx, happened_at, item_idx, interest, satisfaction"
+    ).fetchnumpy()
+    segment = con.execute("select segment from stg_users order by user_idx").fetchnumpy()["segment"]
+    return Log(
+        rows["user_idx"].astype(np.int64),
+        rows["item_idx"].astype(np.int64),
+        rows["interest"].astype(np.float64),
+        rows["satisfaction"].astype(np.float64),
+        rows["happened_at"].astype(np.float64),
+        np.asarray(segment, object),
+    )

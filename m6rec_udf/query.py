@@ -1,0 +1,14 @@
+"""One row of a query, read to the end (an unfinished result blocks its connection)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+
+def one(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """The first row; a tuple of one None where there is none."""
+    rows = con.execute(sql, list(parameters)).fetchall()
+    return tuple(rows[0]) if rows else (None,)

@@ -1,0 +1,135 @@
+"""Register the Python core as SQL functions, once per database instance.
+
+DuckDB keeps registered functions with the *instance*, not the connection: a second connection or
+cursor sees them, a second registration raises, and they are gone when the last connection closes.
+A registered closure whose registering connection is gone crashes the process unless something else
+holds it, so every callable is kept alive here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from m6rec_udf.query import one
+
+if TYPE_CHECKING:
+    from m6rec_udf.arrays import Snapshot
+    from m6rec_udf.embed import Encoder
+
+_LOCK = threading.RLock()
+_KEPT: list[Any] = []
+_CONTEXTS: dict[str, Context] = {}
+
+
+@dataclass
+class Context:
+    """What the registered functions of one database instance share."""
+
+    path: str
+    read_only: bool
+    encoder: Encoder
+    project: Path | None = None
+    cursor: duckdb.DuckDBPyConnection | None = None  # only where the file cannot be opened again
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    item_sets: dict[int, Any] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def open(self) -> duckdb.DuckDBPyConnection:
+        """A connection usable inside a function, where the calling one is busy. Close it after use."""
+        if self.cursor is not None:
+            return self.cursor.cursor()
+        return duckdb.connect(self.path, read_only=self.read_only)
+
+
+@dataclass(frozen=True)
+class Function:
+    """One SQL function: Arrow arrays in, one Arrow array out."""
+
+    name: str
+    make: Callable[[Context], Callable[..., Any]]
+    parameters: tuple[str, ...]
+    returns: str
+
+
+def database_path(con: duckdb.DuckDBPyConnection) -> str:
+    """Path of the database of ``con``; a name unique to the instance when it is in memory."""
+    sql = "select coalesce(path, 'memory:' || database_oid) from duckdb_databases() where database_name = current_database()"
+    return str(one(con, sql)[0])
+
+
+def is_registered(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the database instance of ``con`` has the Python functions."""
+    return one(con, "select 1 from duckdb_functions() where function_name = 'm6_candidates' limit 1")[0] is not None
+
+
+def context_of(con: duckdb.DuckDBPyConnection) -> Context:
+    """The context of the database of ``con``.
+
+    Raises NotInstalledError: the connection was never dressed by ``connect`` or ``install``.
+    """
+    from m6rec_udf.errors import NotInstalledError
+
+    key = one(con, "select m6_context('')")[0] if is_registered(con) else None
+    if key not in _CONTEXTS:
+        raise NotInstalledError(
+            "this connection does not have the m6rec functions, expected a connection dressed by m6rec",
+            "call m6rec_udf.install(con), or open the file with m6rec_udf.connect(path)",
+        )
+    return _CONTEXTS[key]
+
+
+def register(con: duckdb.DuckDBPyConnection, encoder: Encoder, project: Path | None) -> Context:
+    """Register every function on the instance of ``con``; a no-op where it is done already."""
+    from m6rec_udf.functions import FUNCTIONS
+
+    with _LOCK:
+        if is_registered(con):
+            context = context_of(con)
+            if encoder.name != context.encoder.name:
+                context.encoder = encoder
+            context.project = project or context.project
+            return context
+        path = database_path(con)
+        read_only = one(con, "select readonly from duckdb_databases() where database_name = current_database()")[0]
+        context = Context(path=path, read_only=bool(read_only), encoder=encoder, project=project)
+        try:
+            if path.startswith("memory:"):
+                raise duckdb.Error("in memory")
+            context.open().close()
+        except duckdb.Error:  # in memory, or opened with settings of its own: share the instance by a cursor
+            context.cursor = con.cursor()
+        key = f"{path}#{len(_KEPT)}"
+        _CONTEXTS[key] = context
+        for function in FUNCTIONS:
+            callable_ = function.make(context)
+            _KEPT.append(callable_)
+            con.create_function(
+                function.name,
+                callable_,
+                list(function.parameters),  # type: ignore[arg-type]
+                function.returns,  # type: ignore[arg-type]
+                type="arrow",  # type: ignore[arg-type]
+                null_handling="special",
+            )
+
+        def context_key(marker: Any) -> Any:
+            import pyarrow as pa
+
+            return pa.array([key] * len(marker), pa.string())
+
+        _KEPT.append(context_key)
+        con.create_function(
+            "m6_context",
+            context_key,
+            ["VARCHAR"],  # type: ignore[list-item]
+            "VARCHAR",  # type: ignore[arg-type]
+            type="arrow",  # type: ignore[arg-type]
+            null_handling="special",
+        )
+        return context

@@ -1,0 +1,144 @@
+"""From candidates to a list: mixing the strategies by their weights, drawn or deterministic.
+
+Drawn (``serve``): per slot, independently, strategy s ~ w, then that strategy's best item not yet shown
+(probabilistic multileaving with unequal team weights). The propensity of item i in slot k given the slots
+above is the summed weight of the strategies whose next item is i, over the weight of the strategies with
+items left. Deterministic (``recommend``): the strategy with the most credit takes the slot (smooth weighted
+round-robin); with most of the weight on ``blended`` this is the order of satisfaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BLENDED_BIT = 0
+
+
+@dataclass
+class Slot:
+    """One slot of a list; propensity is None in a deterministic list."""
+
+    candidate: int
+    bit: int  # -1: filled up with seen items
+    supporters: int
+    eligible: int
+    propensity: float | None
+
+
+def ranking_order(score: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Best score first, ties by item after rounding to 9 digits."""
+    return np.lexsort((item, -np.round(score, 9)))
+
+
+def mix(
+    order: np.ndarray,
+    supporters: np.ndarray,
+    is_seen: np.ndarray,
+    weights: dict[int, float],
+    k: int,
+    *,
+    generator: np.random.Generator | None = None,
+) -> list[Slot]:
+    """Fill k slots.
+
+    Args:
+        order: candidate positions, best first.
+        supporters: bitmask per candidate position.
+        is_seen: candidates that only fill up a list that would be too short.
+        weights: weight by strategy bit.
+        k: slots.
+        generator: draws the strategy of each slot; None: deterministic.
+    """
+    fresh = order[~is_seen[order]]
+    lists: dict[int, list[int]] = {}
+    for bit in sorted(weights):
+        if weights[bit] > 0:
+            own = fresh if bit == BLENDED_BIT else fresh[(supporters[fresh] >> np.uint64(bit)) & np.uint64(1) > 0]
+            lists[bit] = own.tolist()
+    if not lists:
+        lists[BLENDED_BIT] = fresh.tolist()
+        weights = {BLENDED_BIT: 1.0}
+    at = dict.fromkeys(lists, 0)
+    credit = dict.fromkeys(lists, 0.0)
+    shown: set[int] = set()
+    slots: list[Slot] = []
+    while len(slots) < k:
+        upcoming = {}
+        for bit, own in lists.items():
+            position = at[bit]
+            while position < len(own) and own[position] in shown:
+                position += 1
+            at[bit] = position
+            if position < len(own):
+                upcoming[bit] = own[position]
+        if not upcoming:
+            break
+        total = sum(weights[bit] for bit in upcoming)
+        bit = _draw(upcoming, weights, total, generator) if generator is not None else _owed(upcoming, weights, credit)
+        choice = upcoming[bit]
+        backing = [other for other, candidate in upcoming.items() if candidate == choice]
+        slots.append(
+            Slot(
+                choice,
+                bit,
+                sum(1 << other for other in backing),
+                sum(1 << other for other in upcoming),
+                sum(weights[other] for other in backing) / total if generator is not None else None,
+            )
+        )
+        shown.add(choice)
+    for candidate in order[is_seen[order]].tolist()[: k - len(slots)]:
+        slots.append(Slot(candidate, -1, 0, 0, 1.0 if generator is not None else None))
+    return slots
+
+
+def _draw(
+    upcoming: dict[int, int], weights: dict[int, float], total: float, generator: np.random.Generator
+) -> int:
+    target = generator.random() * total
+    reached = 0.0
+    for bit in upcoming:
+        reached += weights[bit]
+        if target < reached:
+            return bit
+    return next(reversed(upcoming))
+
+
+def _owed(upcoming: dict[int, int], weights: dict[int, float], credit: dict[int, float]) -> int:
+    for bit in upcoming:
+        credit[bit] += weights[bit]
+    bit = max(upcoming, key=lambda b: (round(credit[b], 9), -b))
+    credit[bit] -= sum(weights[other] for other in upcoming)
+    return bit
+
+
+def diversify(order: np.ndarray, score: np.ndarray, vectors: np.ndarray, diversity: float, depth: int) -> np.ndarray:
+    """Maximal marginal relevance (Carbonell and Goldstein 1998) over the first ``depth`` positions.
+
+    Args:
+        order: candidate positions, best first.
+        score: per candidate position.
+        vectors: unit vectors per candidate position.
+        diversity: 0 keeps the order, 1 looks only at what is unlike the items above.
+    """
+    head, tail = order[:depth].tolist(), order[depth:]
+    if not head:
+        return order
+    place = {candidate: position for position, candidate in enumerate(head)}
+    top = max(float(score[head[0]]), 1e-12)
+    nearest = dict.fromkeys(head, 0.0)
+
+    def marginal(candidate: int) -> tuple[float, int]:
+        relevance = (1 - diversity) * float(score[candidate]) / top
+        return round(relevance - diversity * nearest[candidate], 9), -place[candidate]
+
+    chosen: list[int] = []
+    while head:
+        best = max(head, key=marginal)
+        head.remove(best)
+        chosen.append(best)
+        for other in head:
+            nearest[other] = max(nearest[other], float(vectors[other] @ vectors[best]))
+    return np.concatenate([np.asarray(chosen, np.int64), tail])

@@ -1,0 +1,76 @@
+-- one row per (domain, segment, step): difference to the champion per list (slot ratios), cross-fitted over users
+with
+
+recent as (
+    select * from fb_log where period > $last_period - $gate_periods
+),
+
+masks as (
+    select distinct domain, segment, fold, supporters, eligible from recent
+),
+
+propensities as (
+    select
+        m.domain,
+        m.segment,
+        m.fold,
+        m.supporters,
+        m.eligible,
+        p.step,
+        coalesce(sum(p.weight order by p.bit) filter (where (m.supporters >> p.bit) & 1 = 1), 0.0)
+        / greatest(1e-12, sum(p.weight order by p.bit) filter (where (m.eligible >> p.bit) & 1 = 1)) as propensity
+    from masks as m
+    inner join fb_policies as p on m.domain = p.domain and m.segment = p.segment and m.fold = p.fold
+    group by m.domain, m.segment, m.fold, m.supporters, m.eligible, p.step
+),
+
+compared as (
+    select p.*, c.propensity as champion
+    from propensities as p
+    inner join propensities as c using (domain, segment, fold, supporters, eligible)
+    where p.step >= 0 and c.step = -1
+),
+
+lists as (
+    select
+        r.domain,
+        r.segment,
+        r.request_id,
+        c.step,
+        cast(sum(cast((c.propensity - c.champion) / r.propensity * r.advantage as decimal(38, 12))) as double) as delta,
+        cast(sum(cast(c.propensity / r.propensity * r.reward as decimal(38, 12))) as double) as value,
+        max(c.propensity / r.propensity) as largest_ratio
+    from recent as r
+    inner join compared as c using (domain, segment, fold, supporters, eligible)
+    group by r.domain, r.segment, r.request_id, c.step
+),
+
+sums as (
+    select
+        domain,
+        segment,
+        step,
+        count(*) as lists,
+        cast(sum(cast(delta as decimal(38, 12))) as double) / count(*) as delta,
+        cast(sum(cast(delta * delta as decimal(38, 12))) as double) / count(*) as delta_squared,
+        cast(sum(cast(value as decimal(38, 12))) as double) / count(*) as value,
+        max(largest_ratio) as largest_ratio
+    from lists
+    group by domain, segment, step
+),
+
+gate as (
+    select
+        domain,
+        segment,
+        step,
+        lists,
+        delta,
+        sqrt(greatest(0.0, delta_squared - delta * delta) / greatest(1, lists - 1)) as std_error,
+        value,
+        max(value) filter (where step = 0.0) over (partition by domain, segment) as current_value,
+        largest_ratio
+    from sums
+)
+
+select * from gate order by domain, segment, step

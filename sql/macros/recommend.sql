@@ -1,0 +1,26 @@
+-- one row per item of the best list of one user
+create or replace macro m6.recommend(
+    for_user,
+    k := 10,
+    in_domain := null,
+    among := 'm6.available_items',
+    boosts := 'm6.no_boosts',
+    diversity := 0.0,
+    exclude_seen := null,
+    until := timestamp 'infinity',
+    version := null
+) as table
+select user_id, item_id, rank, score, satisfaction, strategy, reason, domain, policy_version, model_version
+from m6.slates(
+    [cast(for_user as varchar)],
+    k := k,
+    in_domain := in_domain,
+    among := among,
+    boosts := boosts,
+    diversity := diversity,
+    exclude_seen := exclude_seen,
+    until := until,
+    version := version
+)
+order by rank;
+comment on macro table m6.recommend is 'Best list for one user, deterministic: from m6.recommend(''u42'', k := 10)';

@@ -1,0 +1,198 @@
+-- one row per (user, item) of a list: the one body behind recommend, recommend_many and serve
+--   requested -> filters -> histories -> m6_candidates -> m6_satisfaction -> m6_slate
+create or replace macro m6.slates(
+    user_list,
+    k := 10,
+    in_domain := null,
+    among := 'm6.available_items',
+    boosts := 'm6.no_boosts',
+    diversity := 0.0,
+    exclude_seen := null,
+    until := timestamp 'infinity',
+    version := null,
+    draw_seed := null
+) as table
+with
+
+active as (
+    select
+        coalesce(cast(version as bigint), model_version) as model_version,
+        coalesce(policy_version, 0) as policy_version
+    from m6.active_version
+),
+
+allowed as (
+    select
+        case
+            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
+        end as handle
+    from query_table(among)
+    where among <> 'm6.available_items'
+),
+
+blocked as (
+    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
+    from m6.items
+    where not is_available
+),
+
+boosted as (
+    select
+        case
+            when boosts <> 'm6.no_boosts'
+                then m6_item_set(
+                    coalesce(list(cast(item_id as varchar) order by item_id, boost), []),
+                    coalesce(list(cast(boost as double) order by item_id, boost), [])
+                )
+        end as handle
+    from query_table(boosts)
+    where boosts <> 'm6.no_boosts'
+),
+
+histories as (select user_id, segment, history from m6.user_history(user_list, until := until)),
+
+extra as (
+    select
+        user_id,
+        list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
+    from m6.extra_candidates
+    where user_id in (select user_id from histories)
+    group by user_id
+),
+
+candidates as (
+    select
+        h.user_id,
+        a.model_version,
+        unnest(
+            m6_candidates(
+                a.model_version,
+                h.segment,
+                h.history,
+                e.proposals,
+                cast(in_domain as varchar),
+                l.handle,
+                b.handle,
+                cast(exclude_seen as boolean),
+                cast(k as integer)
+            )
+        ) as candidate
+    from histories as h
+    cross join active as a
+    cross join allowed as l
+    cross join blocked as b
+    left join extra as e on h.user_id = e.user_id
+),
+
+scored as (
+    select
+        user_id,
+        candidate.item_id as item_id,
+        candidate.supporters as supporters,
+        candidate.is_seen as is_seen,
+        m6_satisfaction(model_version, candidate.features) as satisfaction
+    from candidates
+),
+
+gathered as (
+    select
+        user_id,
+        list(
+            struct_pack(item_id := item_id, supporters := supporters, is_seen := is_seen, satisfaction := satisfaction)
+            order by item_id
+        ) as found
+    from scored
+    group by user_id
+),
+
+weights as (
+    select p.segment, p.domain, p.weights
+    from active as a, lateral (select * from m6.policy_weights(a.policy_version, cast(in_domain as varchar))) as p
+),
+
+weighted as (
+    select
+        g.user_id,
+        g.found,
+        coalesce(own.weights, everybody.weights) as weights,
+        coalesce(own.segment, everybody.segment, '*') as segment,
+        coalesce(own.domain, everybody.domain, '*') as domain
+    from gathered as g
+    inner join histories as h on g.user_id = h.user_id
+    left join weights as own on h.segment = own.segment
+    left join weights as everybody on everybody.segment = '*'
+),
+
+listed as (
+    select
+        w.user_id,
+        w.segment,
+        w.domain,
+        a.model_version,
+        a.policy_version,
+        unnest(
+            m6_slate(
+                a.model_version,
+                w.user_id,
+                w.found,
+                w.weights,
+                o.handle,
+                cast(k as integer),
+                cast(diversity as double),
+                cast(draw_seed as bigint)
+            )
+        ) as slot
+    from weighted as w
+    cross join active as a
+    cross join boosted as o
+),
+
+explained as (
+    select
+        l.user_id,
+        l.slot.item_id as item_id,
+        l.slot.rank as rank,
+        l.slot.score as score,
+        l.slot.satisfaction as satisfaction,
+        case when l.slot.bit < 0 then 'seen' else s.strategy end as strategy,
+        l.slot.supporters as supporters,
+        l.slot.eligible as eligible,
+        l.slot.propensity as propensity,
+        l.segment,
+        l.domain as weights_domain,
+        l.policy_version,
+        l.model_version,
+        m6_evidence(l.model_version, l.slot.item_id, h.history) as because_item_id
+    from listed as l
+    inner join histories as h on l.user_id = h.user_id
+    left join m6.strategies as s on l.slot.bit = s.bit
+)
+
+select
+    x.user_id,
+    x.item_id,
+    x.rank,
+    x.score,
+    x.satisfaction,
+    x.strategy,
+    case
+        when x.strategy = 'seen' then 'you know this one; nothing new is left'
+        when x.because_item_id is not null
+            then 'because of "' || coalesce(because.title, x.because_item_id) || '" in your history'
+        when x.strategy = 'fresh' then 'new in the catalogue'
+        when x.strategy = 'popular' then 'liked by many'
+        else 'popular lately'
+    end as reason,
+    i.domain,
+    x.policy_version,
+    x.model_version,
+    x.supporters,
+    x.eligible,
+    x.propensity,
+    x.segment,
+    x.weights_domain,
+    x.because_item_id
+from explained as x
+left join m6.items as i on x.item_id = i.item_id
+left join m6.items as because on x.because_item_id = because.item_id;
+comment on macro table m6.slates is 'The one body behind recommend, recommend_many and serve: candidates, satisfaction, mixing';

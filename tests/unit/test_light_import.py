@@ -1,0 +1,31 @@
+"""`import m6rec_udf` loads nothing heavy: a served query must not wait for a language model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "sentence_transformers", "transformers", "lightgbm", "polars", "pandas", "sklearn")
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after ``code``."""
+    program = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("module", ["m6rec_udf", "m6rec_udf.cli"])
+def test_import_loads_nothing_heavy(module: str) -> None:
+    loaded = modules_after(f"import {module}")
+    assert "m6rec_udf" in loaded
+    assert loaded.isdisjoint(HEAVY), f"import {module} loaded {sorted(loaded & set(HEAVY))}"
+
+
+def test_the_probe_sees_a_heavy_import() -> None:
+    assert "polars" in modules_after("import m6rec_udf\nimport polars")
