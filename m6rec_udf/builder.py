@@ -324,20 +324,20 @@ class _Build:
             con.executemany(
                 "insert into m6.decisions values (?, ?, ?, ?)", [[version, *decision] for decision in self.decisions]
             )
+            self._store_extra(version, extra)
             if activate:
-                self._publish_tables(snapshot, extra)
+                self._publish_tables(snapshot)
                 ensure_default_policy(con)
                 con.execute("update m6.active set model_version = ?", [version])
-                con.execute(
-                    "delete from m6.artefacts where model_version <= ?", [version - KEPT_VERSIONS]
-                )
+                for table in ("artefacts", "extra_candidates"):
+                    con.execute(f"delete from m6.{table} where model_version <= ?", [version - KEPT_VERSIONS])
             con.execute("commit")
         except BaseException:
             con.execute("rollback")
             raise
         return version
 
-    def _publish_tables(self, snapshot: arrays.Snapshot, extra: list[str]) -> None:
+    def _publish_tables(self, snapshot: arrays.Snapshot) -> None:
         """The build's tables for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
         for model in self.models.values():
@@ -345,9 +345,6 @@ class _Build:
                 con.execute(f"create or replace table m6.{model.name} as select * from {model.name}")
                 about = model.description.replace("'", "''")
                 con.execute(f"comment on table m6.{model.name} is '{about}'")
-        selects = " union all ".join(extra)
-        empty = "select '' as user_id, '' as item_id, cast(0 as utinyint) as bit where false"
-        con.execute(f"create or replace table m6.extra_candidates as {selects or empty}")
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
         con.execute("delete from m6.lineage")
@@ -359,6 +356,15 @@ class _Build:
                 for reads in sorted(models.references(model, set(self.models))) or [None]
             ],
         )
+
+    def _store_extra(self, version: int, selects: list[str]) -> None:
+        """Candidates of the SQL-only strategies, per version: serving reads them by user."""
+        if selects:
+            self.con.execute(
+                "insert into m6.extra_candidates by name select cast(? as bigint) as model_version, * "
+                f"from ({' union all '.join(selects)})",
+                [version],
+            )
 
     def _write_vectors(self) -> None:
         import pyarrow as pa

@@ -173,9 +173,6 @@ def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
             present = one(cursor, "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = ?", [model.name])
             if present[0] is None:
                 models.run(cursor, model, bound)
-        cursor.execute(
-            "create table if not exists m6.extra_candidates (user_id varchar, item_id varchar, bit utinyint)"
-        )
     finally:
         cursor.close()
 

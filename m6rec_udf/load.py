@@ -27,14 +27,14 @@ _INSERTS = {
     "events": (
         "insert into m6.events (event_id, user_id, item_id, event_type, value, happened_at, batch_id, event_seq) "
         "select event_id, user_id, item_id, event_type, value, happened_at, $batch, $base + (rowid - $first) "
-        "from m6_sorted order by rowid"
+        "from m6_sorted"
     ),
     "feedback": (
         "insert into m6.feedback (feedback_id, impression_id, request_id, user_id, item_id, event_type, value, "
         "happened_at, ingested_at, feedback_seq) "
         "select coalesce(feedback_id, $batch || '-' || (rowid - $first + 1)), impression_id, request_id, user_id, "
         "item_id, event_type, value, happened_at, coalesce(ingested_at, cast(now() at time zone 'UTC' as timestamp)), "
-        "$base + (rowid - $first) from m6_sorted order by rowid"
+        "$base + (rowid - $first) from m6_sorted"
     ),
 }
 _SEQUENCES = {"events": "m6.event_seq", "feedback": "m6.feedback_seq"}
@@ -181,7 +181,7 @@ def _run(con: duckdb.DuckDBPyConnection, plans: list[Plan]) -> dict[str, TableRe
         con.execute("drop table if exists temp.m6_ranked")
         con.execute("commit")
     except BaseException as error:
-        con.execute("commit")
+        _rollback(con)
         if isinstance(error, duckdb.Error):
             raise SchemaError(
                 f"{table}: loading stopped, nothing was loaded: {error}",

@@ -104,7 +104,8 @@ def probability_best(mean: Array, covariance: Array, *, draws: int = 4096, seed:
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     samples = mean + standard @ root.T
-    return np.bincount(samples.argmax(axis=1), minlength=len(mean)) / draws
+    shares: Array = np.bincount(samples.argmax(axis=1), minlength=len(mean)) / draws
+    return shares
 
 
 def with_floor(weights: Array, floor: float) -> Array:

@@ -14,7 +14,8 @@ import duckdb
 from m6rec_udf.errors import M6Error, NotInstalledError
 from m6rec_udf.publish import first_row, quote_name
 
-_USER_COLUMNS = ("user_id", "other_user_id", "for_user")
+_USER_COLUMNS = ("user_id", "other_user_id")
+_USER_NUMBER = "user_idx"  # the user's number in the tables of the build in force, see stg_users
 _FEEDBACK = """
 delete from m6.feedback as f
 where
@@ -45,9 +46,10 @@ def forget_user(
 ) -> dict[str, Any]:
     """Delete everything stored about a user, in one transaction; a user who is not there changes nothing.
 
-    Rows go from every table of the schema ``m6`` that has a column ``user_id`` or ``other_user_id``, from the
-    feedback that answers the user's impressions, from the cached vectors of their profile, and the text of
-    rejected rows that mention them is blanked. The next query knows nothing of the user.
+    Rows go from every table of the schema ``m6`` that has a column ``user_id`` or ``other_user_id``, from the tables
+    of the build in force that know the user by a number (``user_idx``), from the feedback that answers the user's
+    impressions and from the cached vectors of their profile; the text of rejected rows that mention them is
+    blanked. The next query knows nothing of the user.
 
     Deleted bytes stay in free blocks of the file until it is written afresh: ``snapshot(con, to)`` writes a copy
     without them, ``compact(path)`` replaces a closed file (``m6rec forget`` does it). Copies named in
@@ -108,7 +110,7 @@ def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
         "on c.table_oid = t.table_oid and c.database_oid = t.database_oid "
         "where t.schema_name = 'm6' and t.database_name = current_database() and not t.temporary "
         "group by t.table_name order by t.table_name",
-        {"names": list(_USER_COLUMNS)},
+        {"names": [*_USER_COLUMNS, _USER_NUMBER]},
     ).fetchall()
     return {str(name): list(columns or []) for name, columns in rows}
 
@@ -116,13 +118,17 @@ def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 def _delete(con: duckdb.DuckDBPyConnection, user: str, vectors: list[str], report: _Report) -> None:
     """Delete the user's rows table by table: feedback first, as impressions tell whose it is."""
     tables = _tables(con)
+    given = {"user": user, "numbers": _numbers(con, user, tables)}
     if "feedback" in tables and "impressions" in tables:
         report.deleted["feedback"] = _count(con.execute(_FEEDBACK, {"user": user}))
     for table, columns in tables.items():
         if not columns:
             continue
-        condition = " or ".join(f"cast({quote_name(column)} as varchar) = $user" for column in columns)
-        found = _count(con.execute(f"delete from m6.{quote_name(table)} where {condition}", {"user": user}))
+        condition = " or ".join(
+            f"list_contains($numbers, {column})" if column == _USER_NUMBER else f"cast({column} as varchar) = $user"
+            for column in columns
+        )
+        found = _count(con.execute(f"delete from m6.{quote_name(table)} where {condition}", _used(condition, given)))
         report.deleted[table] = report.deleted.get(table, 0) + found
     if "rejected_rows" in tables:
         pattern = rf"(^|[^\w]){re.escape(user)}([^\w]|$)" if user else "^$.^"
@@ -131,6 +137,19 @@ def _delete(con: duckdb.DuckDBPyConnection, user: str, vectors: list[str], repor
         report.deleted["text_vectors"] = _count(
             con.execute("delete from m6.text_vectors where content_hash in $hashes", {"hashes": vectors})
         )
+
+
+def _numbers(con: duckdb.DuckDBPyConnection, user: str, tables: dict[str, list[str]]) -> list[int]:
+    """The user's number in the tables of the build in force."""
+    if not {"user_id", _USER_NUMBER} <= set(tables.get("stg_users", [])):
+        return []
+    rows = con.execute(f"select {_USER_NUMBER} from m6.stg_users where user_id = ?", [user]).fetchall()
+    return [row[0] for row in rows]
+
+
+def _used(text: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that occur in a text."""
+    return {name: value for name, value in given.items() if f"${name}" in text}
 
 
 def _count(result: duckdb.DuckDBPyConnection) -> int:

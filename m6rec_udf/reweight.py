@@ -16,16 +16,28 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 
 from m6rec_udf import resources
-from m6rec_udf.errors import ModelSqlError, NotBuiltError, ParameterError, UnknownNameError
+from m6rec_udf.candidate_weights import FOLDS, candidate_weights, decided_weights, mixed, put_policies
+from m6rec_udf.errors import ModelSqlError, ParameterError
+from m6rec_udf.policy_versions import (
+    FLOOR,
+    Group,
+    activate,
+    champion_version,
+    ensure_default_policy,
+    insert_weights,
+    next_version,
+    rollback,
+    stored_weights,
+    strategy_names,
+)
 
-if TYPE_CHECKING:
-    from m6rec_udf.posterior import Array
+__all__ = ["DEFAULTS", "ensure_default_policy", "period_seconds", "reweight", "rollback"]
 
 DEFAULTS: dict[str, Any] = {
     "window": 12,  # periods read
@@ -34,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "tau_common": 0.5,  # prior spread of a strategy's advantage, in mean rewards
     "tau_group": 0.4,  # prior spread of a group around it
     "draws": 4096,  # posterior draws
-    "floor": 0.005,  # no weight below: support for off-policy evaluation
+    "floor": FLOOR,  # no weight below: support for off-policy evaluation
     "max_kl": 1.0,  # nats a group may move in a period
     "margin": 0.1,  # share of the value a step may lose against the champion
     "z": 1.645,  # one-sided quantile of the gate
@@ -53,11 +65,9 @@ DEFAULTS: dict[str, Any] = {
     "apprentice": False,  # True: the new version stays in shadow
 }
 STEPS = (1.0, 0.5, 0.25, 0.1, 0.0)
-_FOLDS = 4
 _STATISTICS = ("fb_reactions", "fb_arrivals", "fb_late_values", "fb_log", "fb_statistics", "fb_checks")
 _PERSONAL = ("fb_impressions", "fb_matches", "fb_reactions", "fb_log")  # dropped at the end
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-Group = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -81,35 +91,6 @@ def period_seconds(period: str) -> int:
     if match is None:
         raise ParameterError(f"period is {period!r}, expected a number and a unit", 'use "1d", "12h", "30m" or "1w"')
     return int(match[1]) * _UNITS[match[2]]
-
-
-def ensure_default_policy(con: duckdb.DuckDBPyConnection) -> int:
-    """Create policy_version 1 where no version is in force yet; returns the version in force.
-
-    ``blended`` gets 0.92, the other enabled strategies share the rest equally (at least 0.005 each). Opens no
-    transaction: call it inside the build's.
-    """
-    active = con.execute("select policy_version from m6.active").fetchall()
-    if active and active[0][0] is not None:
-        return int(active[0][0])
-    names = _strategies(con)
-    floor = min(DEFAULTS["floor"], 1 / len(names))
-    others = [name for name in names if name != "blended"]
-    if "blended" not in names:
-        weights = {name: 1 / len(names) for name in names}
-    elif not others:
-        weights = {"blended": 1.0}
-    else:
-        share = max(floor, 0.08 / len(others))
-        weights = {**dict.fromkeys(others, share), "blended": 1 - share * len(others)}
-    version = _next_version(con)
-    con.execute(
-        "insert into m6.policy_versions (policy_version, status, reason) values (?, 'champion', 'default weights')",
-        [version],
-    )
-    _insert_weights(con, version, {("*", "*"): [weights[name] for name in names]}, names, floor)
-    con.execute("update m6.active set policy_version = ?", [version])
-    return version
 
 
 def reweight(
@@ -151,45 +132,6 @@ def reweight(
     return result
 
 
-def rollback(con: duckdb.DuckDBPyConnection, *, to: int | None = None) -> dict[str, Any]:
-    """Put earlier strategy weights back in force, in one transaction, with a row in m6.audit.
-
-    Args:
-        con: a connection with the m6 tables; no transaction may be open.
-        to: policy_version to go back to. None: the champion, or the parent where the champion is in force.
-
-    Raises:
-        NotBuiltError: no version is in force, or there is none before it.
-        UnknownNameError: ``to`` does not exist or has no weights.
-    """
-    con.execute("begin")
-    try:
-        row = con.execute(
-            "select a.policy_version, p.parent from m6.active as a join m6.policy_versions as p using (policy_version)"
-        ).fetchall()
-        if not row:
-            raise NotBuiltError("no strategy weights are in force", "run m6rec_udf.build(con) first")
-        current, parent = row[0]
-        champion = _champion(con)
-        target = to if to is not None else champion if champion not in (None, current) else parent
-        if target is None:
-            raise NotBuiltError(f"policy version {current} has no version before it", "there is nothing to undo")
-        if not con.execute("select 1 from m6.strategy_weights where policy_version = ? limit 1", [target]).fetchall():
-            raise UnknownNameError(f"policy version {target} has no weights", "see m6.policy_versions")
-        if target != current:
-            con.execute("update m6.policy_versions set status = 'rolled_back' where policy_version = ?", [current])
-            status = "active" if champion not in (None, current) and champion != target else "champion"
-            con.execute("update m6.policy_versions set status = ? where policy_version = ?", [status, target])
-            con.execute("update m6.active set policy_version = ?", [target])
-            detail = {"from": current, "to": target}
-            con.execute("insert into m6.audit (action, detail) values ('rollback', ?)", [json.dumps(detail)])
-        con.execute("commit")
-    except BaseException:
-        con.execute("rollback")
-        raise
-    return {"policy_version": target, "rolled_back": current, "changed": target != current}
-
-
 def _settings(parameters: dict[str, Any] | None, seconds: int) -> dict[str, Any]:
     unknown = sorted(set(parameters or {}) - DEFAULTS.keys())
     if unknown:
@@ -204,7 +146,7 @@ def _moment(as_of: datetime | str | None) -> datetime | None:
     if isinstance(as_of, str):
         as_of = datetime.fromisoformat(as_of)
     if as_of is not None and as_of.tzinfo is not None:
-        as_of = as_of.astimezone(timezone.utc).replace(tzinfo=None)
+        as_of = as_of.astimezone(UTC).replace(tzinfo=None)
     return as_of
 
 
@@ -237,13 +179,16 @@ def _reweight(
     con: duckdb.DuckDBPyConnection, settings: dict[str, Any], as_of: datetime | None, seed: int
 ) -> dict[str, Any]:
     active = ensure_default_policy(con)
-    clock = as_of or con.execute(
-        "select greatest((select max(shown_at) from m6.impressions), (select max(happened_at) from m6.feedback))"
-    ).fetchall()[0][0]
+    clock = (
+        as_of
+        or con.execute(
+            "select greatest((select max(shown_at) from m6.impressions), (select max(happened_at) from m6.feedback))"
+        ).fetchall()[0][0]
+    )
     version = con.execute(
         "select parent, period from m6.policy_versions where policy_version = ?", [active]
     ).fetchall()[0]
-    champion = _champion(con) or active
+    champion = champion_version(con) or active
     if clock is None:
         return _nothing(_Run(datetime(1970, 1, 1), 0, active, champion, seed, settings), "no impressions yet")
     period = math.floor((clock - datetime(1970, 1, 1)).total_seconds() / settings["period_seconds"])
@@ -274,7 +219,7 @@ def _reweight(
 
 
 def _known(con: duckdb.DuckDBPyConnection, run: _Run, log: str) -> dict[str, Any] | None:
-    """The version that a run on the same input has written already."""
+    """Find the version that a run on the same input has written already."""
     rows = con.execute(
         "select policy_version, parent, input_hash, cast(decision as varchar), status, reason "
         "from m6.policy_versions where period = ? and input_hash is not null order by policy_version desc",
@@ -304,90 +249,67 @@ def _input_hash(con: duckdb.DuckDBPyConnection, run: _Run, log: str, parent: int
 
 
 def _learn(con: duckdb.DuckDBPyConnection, run: _Run, values: dict[str, Any], log: str) -> dict[str, Any]:
-    names = _strategies(con)
+    """Candidates, evidence, gate, decision; writes the new version."""
+    names = strategy_names(con)
     groups: list[Group] = con.execute("select distinct domain, segment from fb_log order by all").fetchall()
-    everyone = [*groups, ("*", "*")] if ("*", "*") not in groups else groups
+    stored: list[Group] = con.execute(
+        "select distinct domain, segment from m6.strategy_weights where policy_version = ?", [run.parent]
+    ).fetchall()
+    everyone = sorted({*groups, *stored, ("*", "*")})
     floor = min(run.parameters["floor"], 1 / len(names))
-    current = _weights(con, run.parent, everyone, names, floor)
-    champion = _weights(con, run.champion, everyone, names, floor)
-    candidates = _candidates(con, run, groups, everyone, names, current)
-
-    champion_version = run.champion
-    _policies(con, groups, names, {0.0: [current] * _FOLDS, -1.0: [champion] * _FOLDS})
-    _model(con, "fb_evidence", {**values, "current_version": run.parent})
-    is_promoted = run.parent != run.champion and bool(
-        con.execute(
-            "select bool_or(domain = '' and low > 0) and not bool_or(domain <> '' and high < 0) from fb_evidence"
-        ).fetchall()[0][0]
+    current = stored_weights(con, run.parent, everyone, names=names, floor=floor)
+    champion = stored_weights(con, run.champion, everyone, names=names, floor=floor)
+    *folds, candidate = candidate_weights(
+        con,
+        groups,
+        names=names,
+        current=current,
+        period=run.period,
+        seed=run.seed,
+        parameters=run.parameters,
     )
-    if is_promoted:
-        champion, champion_version = current, run.parent
-    steps = {x: [_mixed(current, c, x) for c in candidates[:_FOLDS]] for x in STEPS}
-    _policies(con, groups, names, {**steps, -1.0: [champion] * _FOLDS})
+    put_policies(con, groups, names, {0.0: [current] * FOLDS, -1.0: [champion] * FOLDS})
+    _model(con, "fb_evidence", {**values, "current_version": run.parent})
+    is_promoted = run.parent != run.champion and _is_proven(con)
+    judge = current if is_promoted else champion
+    put_policies(
+        con, groups, names, {**{x: [mixed(current, c, x) for c in folds] for x in STEPS}, -1.0: [judge] * FOLDS}
+    )
     for name in ("fb_gate", "fb_decisions"):
         _model(con, name, values)
     cursor = con.execute("select * from fb_decisions order by domain, segment")
     columns = [column[0] for column in cursor.description]
     decisions = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
-    weights = _decided(decisions, everyone, current, champion, candidates[_FOLDS], run.parameters["gate"])
-    matches = dict(con.execute("select matched_by, count(*) from fb_matches group by all order by all").fetchall())
-    decision = {
-        "champion": run.champion,
-        "promoted": champion_version if is_promoted else None,
-        "feedback": matches,
-        "groups": decisions,
-    }
-    digest = _input_hash(con, run, log, run.parent, run.champion)
+    weights = decided_weights(
+        decisions, current=current, champion=judge, candidate=candidate, is_gated=run.parameters["gate"]
+    )
     is_same = all(weights[g] == list(current[g]) for g in everyone)
-    if is_same:
-        weights = {g: list(candidates[_FOLDS][g]) for g in everyone}
+    if is_same:  # what was proposed is kept for m6.policy_value('candidate')
+        weights = {g: list(candidate[g]) for g in everyone}
     status, reason = _verdict(decisions, is_same, run.parameters["apprentice"])
     if is_promoted:
         con.execute("update m6.policy_versions set status = 'superseded' where policy_version = ?", [run.champion])
         con.execute("update m6.policy_versions set status = 'champion' where policy_version = ?", [run.parent])
         reason += f"; version {run.parent} is the new champion"
-    version = _write(con, run, digest, decision, status, reason)
+    matches = dict(con.execute("select matched_by, count(*) from fb_matches group by all order by all").fetchall())
+    decision = {"champion": run.champion, "is_promoted": is_promoted, "feedback": matches, "groups": decisions}
+    version = _write(con, run, _input_hash(con, run, log, run.parent, run.champion), decision, (status, reason))
     if status != "frozen":
-        _insert_weights(con, version, weights, names, floor)
+        insert_weights(con, version, weights, names=names, floor=floor)
     if status == "active":
+        activate(con, version)
+    found = {"status": status, "changed": True, "feedback": matches, "groups": decisions}
+    return {**_nothing(run, reason), "policy_version": version, **found}
+
+
+def _is_proven(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the weights in force beat the champion over all groups, lose in none, on data that passed the checks."""
+    return bool(
         con.execute(
-            "update m6.policy_versions set status = 'superseded' where status = 'active' and policy_version <> ?",
-            [version],
-        )
-        con.execute("update m6.active set policy_version = ?", [version])
-    return {
-        **_nothing(run, reason),
-        "policy_version": version,
-        "status": status,
-        "changed": True,
-        "feedback": matches,
-        "groups": decisions,
-    }
-
-
-def _decided(
-    decisions: list[dict[str, Any]],
-    everyone: list[Group],
-    current: dict[Group, Array],
-    champion: dict[Group, Array],
-    candidate: dict[Group, Array],
-    is_gated: bool,
-) -> dict[Group, list[float]]:
-    """Weights after the decision rows; a group that was never shown moves as little as the most careful one."""
-    chosen: dict[Group, list[float]] = {}
-    for row in decisions:
-        group = (row["domain"], row["segment"])
-        if not is_gated and row["status"] != "data_check_failed":
-            row["status"], row["step"] = "not_gated", 1.0
-        if row["status"] == "rolled_back":
-            chosen[group] = list(champion[group])
-        else:
-            chosen[group] = list(_mixed(current, candidate, row["step"])[group])
-    least = min(row["step"] for row in decisions)
-    for group in everyone:
-        if group not in chosen:
-            chosen[group] = list(_mixed(current, candidate, least)[group])
-    return chosen
+            "select bool_or(domain = '' and low > 0) and not bool_or(domain <> '' and high < 0) "
+            "and not exists (from fb_checks) from fb_evidence"
+        ).fetchall()[0][0]
+    )
 
 
 def _verdict(decisions: list[dict[str, Any]], is_same: bool, is_apprentice: bool) -> tuple[str, str]:
@@ -397,122 +319,17 @@ def _verdict(decisions: list[dict[str, Any]], is_same: bool, is_apprentice: bool
     words = ", ".join(f"{n} {status.replace('_', ' ')}" for status, n in sorted(counts.items()))
     failed = "; ".join(f"{row['domain']}/{row['segment']}: {row['reason']}" for row in decisions if row["reason"])
     reason = f"groups: {words}" + (f" ({failed})" if failed else "")
-    if counts.get("data_check_failed", 0) == len(decisions):
+    if decisions and counts.get("data_check_failed", 0) == len(decisions):
         return "frozen", reason
     if is_apprentice:
         return "shadow", f"apprentice: not served; {reason}"
     return ("candidate", f"no step accepted; {reason}") if is_same else ("active", reason)
 
 
-def _candidates(
-    con: duckdb.DuckDBPyConnection,
-    run: _Run,
-    groups: list[Group],
-    everyone: list[Group],
-    names: list[str],
-    current: dict[Group, Array],
-) -> list[dict[Group, Array]]:
-    """Candidate weights (9) to (14): one set per fold of users left out, then the one of all users."""
-    import numpy as np
-
-    from m6rec_udf import posterior as solve
-
-    given = run.parameters
-    window = given["window"]
-    statistics = np.zeros((_FOLDS, len(groups), window, len(names), 5))
-    place, column = {g: n for n, g in enumerate(groups)}, {name: n for n, name in enumerate(names)}
-    for period, domain, segment, fold, strategy, *sums in con.execute("from fb_statistics order by all").fetchall():
-        if strategy in column:
-            at = period - run.period + window - 1
-            statistics[fold, place[domain, segment], at, column[strategy]] = sums
-    total = con.execute("select cast(sum(cast(reward as decimal(38, 12))) as double) / count(*) from fb_log").fetchall()
-    mean_reward = max(abs(total[0][0]), 1e-6)
-    whole = statistics.sum(axis=0)
-    result = []
-    for left_out in [*(statistics[f] for f in range(_FOLDS)), np.zeros_like(whole)]:
-        found = solve.posterior(
-            whole - left_out,
-            mean_reward=mean_reward,
-            gamma=given["gamma"],
-            tau_common=given["tau_common"],
-            tau_group=given["tau_group"],
-        )
-        weights = {}
-        for group in everyone:
-            g = place.get(group)
-            mean = found.new_mean if g is None else found.means[g]
-            covariance = found.new_covariance if g is None else found.covariances[g]
-            best = solve.probability_best(mean, covariance, draws=given["draws"], seed=run.seed)
-            target = solve.with_floor(best, given["floor"])
-            weights[group] = solve.step(current[group], target, max_kl=given["max_kl"])
-        result.append(weights)
-    return result
-
-
-def _mixed(current: dict[Group, Array], candidate: dict[Group, Array], step: float) -> dict[Group, Array]:
-    return {g: current[g] if step == 0.0 else current[g] + step * (candidate[g] - current[g]) for g in current}
-
-
-def _policies(
-    con: duckdb.DuckDBPyConnection, groups: list[Group], names: list[str], policies: dict[float, list[dict[Group, Array]]]
-) -> None:
-    """Put weights per (step, fold) where the SQL models read them; step -1 is the champion."""
-    bits = dict(con.execute("select strategy, bit from m6.strategies").fetchall())
-    rows = [
-        (domain, segment, fold, step, bits[name], float(weight))
-        for step, folds in policies.items()
-        for fold, weights in enumerate(folds)
-        for domain, segment in groups
-        for name, weight in zip(names, weights[domain, segment], strict=True)
-    ]
-    con.execute(
-        "create or replace temp table fb_policies as select unnest(?::varchar[]) as domain, "
-        "unnest(?::varchar[]) as segment, unnest(?::integer[]) as fold, unnest(?::double[]) as step, "
-        "unnest(?::integer[]) as bit, unnest(?::double[]) as weight",
-        [list(column) for column in zip(*rows, strict=True)],
-    )
-
-
-def _weights(
-    con: duckdb.DuckDBPyConnection, version: int, groups: list[Group], names: list[str], floor: float
-) -> dict[Group, Array]:
-    """Weights of a version per group: the group's own, else its domain's, its segment's, everyone's."""
-    import numpy as np
-
-    stored: dict[Group, dict[str, float]] = {}
-    for domain, segment, strategy, weight in con.execute(
-        "select domain, segment, strategy, weight from m6.strategy_weights where policy_version = ?", [version]
-    ).fetchall():
-        stored.setdefault((domain, segment), {})[strategy] = weight
-    result = {}
-    for domain, segment in groups:
-        keys = [(domain, segment), (domain, "*"), ("*", segment), ("*", "*")]
-        own = next((stored[key] for key in keys if key in stored), {})
-        raw = np.array([max(own.get(name, 0.0), floor) for name in names])
-        result[domain, segment] = raw if abs(raw.sum() - 1) < 1e-9 else raw / raw.sum()
-    return result
-
-
-def _strategies(con: duckdb.DuckDBPyConnection) -> list[str]:
-    names = [row[0] for row in con.execute("select strategy from m6.strategies where is_enabled order by bit").fetchall()]
-    if not names:
-        raise NotBuiltError("m6.strategies has no enabled strategy", "run m6rec_udf.build(con) first")
-    return names
-
-
-def _champion(con: duckdb.DuckDBPyConnection) -> int | None:
-    rows = con.execute("select max(policy_version) from m6.policy_versions where status = 'champion'").fetchall()
-    return None if rows[0][0] is None else int(rows[0][0])
-
-
-def _next_version(con: duckdb.DuckDBPyConnection) -> int:
-    return int(con.execute("select coalesce(max(policy_version), 0) + 1 from m6.policy_versions").fetchall()[0][0])
-
-
 def _write(
-    con: duckdb.DuckDBPyConnection, run: _Run, digest: str, decision: dict[str, Any], status: str, reason: str
+    con: duckdb.DuckDBPyConnection, run: _Run, digest: str, decision: dict[str, Any], verdict: tuple[str, str]
 ) -> int:
-    version = _next_version(con)
+    version = next_version(con)
     con.execute(
         "insert into m6.policy_versions (policy_version, parent, period, as_of, input_hash, parameters, status, "
         "decision, reason) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -523,20 +340,9 @@ def _write(
             run.as_of,
             digest,
             json.dumps({**run.parameters, "seed": run.seed}, sort_keys=True),
-            status,
+            verdict[0],
             json.dumps(decision, sort_keys=True),
-            reason,
+            verdict[1],
         ],
     )
     return version
-
-
-def _insert_weights(
-    con: duckdb.DuckDBPyConnection, version: int, weights: dict[Group, list[float]], names: list[str], floor: float
-) -> None:
-    rows = [
-        [version, domain, segment, name, float(weight), floor]
-        for (domain, segment), values in sorted(weights.items())
-        for name, weight in zip(names, values, strict=True)
-    ]
-    con.executemany("insert into m6.strategy_weights values (?, ?, ?, ?, ?, ?)", rows)

@@ -56,7 +56,7 @@ extra as (
         user_id,
         list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
     from m6.extra_candidates
-    where user_id in (select user_id from histories)
+    where model_version = (select model_version from active) and user_id in (select user_id from histories)
     group by user_id
 ),
 

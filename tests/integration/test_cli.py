@@ -368,6 +368,40 @@ def test_progress_names_each_step_once_off_a_terminal():
     assert [line.split()[0] for line in out.getvalue().splitlines()] == ["features", "vectors"]
 
 
+def test_the_verbs_on_the_real_core(monkeypatch, tmp_path, capsys):
+    from m6rec_udf.embed import HashEncoder
+
+    monkeypatch.chdir(tmp_path)
+    real = connection.connect
+    encoder = HashEncoder(dimension=16)
+
+    def connect(path, **given):
+        return real(path, **(given | {"encoder": encoder}))
+
+    monkeypatch.setattr(m6rec_udf, "connect", connect, raising=False)
+    monkeypatch.setattr(connection, "connect", connect)
+    items = [f"i{n},Film {n},c{n % 3}" for n in range(20)]
+    events = [f"u{n % 7},i{n * n % 19},rating,{1 + n % 5},2024-01-{1 + n % 28:02d}" for n in range(150)]
+    Path("items.csv").write_text("\n".join(["item_id,title,category", *items]))
+    Path("events.csv").write_text("\n".join(["customer,item_id,event_type,value,happened_at", *events]))
+    code, out, _ = run(
+        capsys, "load", "--events", "events.csv", "--items", "items.csv", "--columns", "events.customer=user_id"
+    )
+    assert (code, "150" in out) == (0, True)
+    assert run(capsys, "doctor")[0] == 1
+    assert run(capsys, "build")[0] == 0
+    code, out, _ = run(capsys, "recommend", "u1", "-k", "3")
+    assert (code, len(out.splitlines())) == (0, 5)
+    assert run(capsys, "search", "Film 3", "-k", "2")[0] == 0
+    assert run(capsys, "publish", "--to", "lists.duckdb", "-k", "3")[0] == 0
+    assert run(capsys, "snapshot", "--to", "copy.duckdb")[0] == 0
+    code, out, _ = run(capsys, "doctor", "--all")
+    assert (code, "encoder" in out) == (0, True)
+    assert run(capsys, "forget", "u1", "--snapshots", "copy.duckdb", "lists.duckdb")[0] == 0
+    code, _, err = run(capsys, "recommend", "u1", "-k", "3", "--database", "copy.duckdb")
+    assert (code, "u1 is unknown here" in err) == (0, True)
+
+
 def test_the_command_needs_nothing_heavy_to_say_its_help():
     code = (
         "import sys, m6rec_udf.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"

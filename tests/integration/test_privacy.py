@@ -8,9 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from m6rec_udf import connection, publish
+from m6rec_udf import connection
 from m6rec_udf.errors import NotInstalledError
 from m6rec_udf.privacy import forget_user
+from m6rec_udf.publish import snapshot
 
 ROWS = """
 insert into m6.items (item_id) values ('i1'), ('i2');
@@ -32,6 +33,8 @@ insert into m6.rejected_rows values
     ('b', 'events', 2, 'no item_id', '{"customer": "u11", "when": "x"}'),
     ('b', 'events', 3, 'user u1 has no time', null);
 insert into m6.text_vectors values ('fake', sha256('likes jazz'), [1.0]), ('fake', sha256('likes rock'), [1.0]);
+create table m6.stg_users as select 0 as user_idx, 'u1' as user_id union all select 1, 'u2';
+create table m6.stg_events as select unnest([0, 0, 1]) as user_idx, 5 as item_idx;
 create table m6.user_histories as select 'u1' as user_id, [1, 2] as items union all select 'u2', [3];
 create table m6.recommendations as select 'u1' as user_id, 'i1' as item_id union all select '*', 'i1';
 """
@@ -70,9 +73,12 @@ def test_every_table_forgets_the_user_and_only_the_user(con):
         "rejected_rows": 2,
         "text_vectors": 1,
         "user_histories": 1,
+        "stg_users": 1,
+        "stg_events": 2,
         "recommendations": 1,
     }
-    assert report["total"] == 14
+    assert report["total"] == 17
+    assert con.execute("select user_idx from m6.stg_events").fetchall() == [(1,)]
     left = {table: rows for table, rows in contents(con).items() if any("'u1'" in r or "u1," in r for r in rows)}
     assert left == {}
     assert con.execute("select feedback_id from m6.feedback order by 1").fetchall() == [("f4",), ("f5",)]
@@ -151,7 +157,7 @@ def test_copies_forget_too_and_lose_the_bytes(tmp_path: Path):
         assert any("missing.duckdb does not exist" in text for text in report["remains"])
         assert any("free blocks" in text for text in report["remains"])
         assert user.encode() not in lists.read_bytes()
-        copy = publish.snapshot(con, tmp_path / "copy.duckdb")
+        copy = snapshot(con, tmp_path / "copy.duckdb")
     assert user.encode() not in copy.read_bytes()
     assert not (tmp_path / "shop.duckdb.wal").exists()
 

@@ -277,7 +277,8 @@ def test_differences_are_paired(con):
 def test_a_perfect_recommender_scores_one(con):
     def oracle(con, as_of, users, k):
         return con.sql(
-            "select user_id, item_id, row_number() over (partition by user_id order by item_id) as rank from eval_targets"
+            "select user_id, item_id, row_number() over (partition by user_id order by item_id) as rank "
+            "from eval_targets"
         )
 
     result = figures(evaluate(con, k=K, methods=(), recommender=oracle))

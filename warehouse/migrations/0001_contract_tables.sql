@@ -381,6 +381,18 @@ comment on column m6.audit.action is 'rollback, forget_user, ...';
 comment on column m6.audit.detail is 'as JSON; never a person''s id';
 comment on column m6.audit.done_at is 'UTC';
 
+create table m6.extra_candidates (
+    model_version bigint not null,
+    user_id varchar not null,
+    item_id varchar not null,
+    bit utinyint not null
+);
+comment on table m6.extra_candidates is 'one row per (model_version, user, item, strategy): proposals of strategies that live in SQL only';
+comment on column m6.extra_candidates.model_version is 'see m6.models';
+comment on column m6.extra_candidates.user_id is 'for whom';
+comment on column m6.extra_candidates.item_id is 'what is proposed';
+comment on column m6.extra_candidates.bit is 'see m6.strategies';
+
 create table m6.lineage (
     model varchar not null,
     layer varchar not null,
