@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from m6rec_udf.policy import policy_value as policy_value
     from m6rec_udf.privacy import forget_user as forget_user
     from m6rec_udf.project import init as init
+    from m6rec_udf.publish import compact as compact
     from m6rec_udf.publish import publish as publish
     from m6rec_udf.publish import snapshot as snapshot
     from m6rec_udf.reweight import reweight as reweight
@@ -46,6 +49,7 @@ _HOME = {
     "policy_value": "policy",
     "publish": "publish",
     "snapshot": "publish",
+    "compact": "publish",
     "forget_user": "privacy",
     "doctor": "doctor",
     "init": "project",
@@ -60,3 +64,14 @@ def __getattr__(name: str) -> Any:
         globals()[name] = value
         return value
     raise AttributeError(f"module 'm6rec_udf' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Keeps ``m6.load`` the verb when the submodule ``m6rec_udf.load`` is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

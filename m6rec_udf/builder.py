@@ -183,16 +183,9 @@ class _Build:
         return {name: bit for name, bit in rows if name in names}
 
     def _positive_at(self) -> float:
-        found = one(
-            self.con,
-            "select max(case when value_high is not null then 1.0 else satisfaction end) from m6.event_types "
-            "where event_type in (select distinct event_type from m6.events where happened_at <= ?) and interest > 0",
-            [self.as_of],
-        )[0]
-        best = 1.0 if found is None else found
-        chosen = min(0.75, best)
+        chosen, best = moment.positive_at(self.con, self.as_of)
         self._decide("positive_at", chosen, f"the best behaviour in the data is worth a satisfaction of {best:.2f}")
-        return float(chosen)
+        return chosen
 
     def _repeats_allowed(self) -> bool:
         found = one(

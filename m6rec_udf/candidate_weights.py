@@ -59,13 +59,13 @@ def candidate_weights(
             tau_group=parameters["tau_group"],
         )
         weights = {}
-        for group in current:
+        for group, start in current.items():
             g = place.get(group)
             mean = found.new_mean if g is None else found.means[g]
             covariance = found.new_covariance if g is None else found.covariances[g]
             best = solve.probability_best(mean, covariance, draws=parameters["draws"], seed=seed)
             target = solve.with_floor(best, parameters["floor"])
-            weights[group] = solve.step(current[group], target, max_kl=parameters["max_kl"])
+            weights[group] = solve.step(start, target, max_kl=parameters["max_kl"])
         result.append(weights)
     return result
 

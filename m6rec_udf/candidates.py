@@ -38,19 +38,54 @@ class Candidates:
     scores: dict[str, np.ndarray]
 
 
-def score_matrices(snapshot: Snapshot, profile: Profile) -> dict[str, np.ndarray]:
-    """Raw scores of the scored strategies, float32 ``[users, n]`` each; 0 where there is nothing to say."""
-    trend = snapshot.trend_factor
-    item_item = (profile.long @ snapshot.item_item).toarray()
-    factors = _product(np.asarray(profile.long @ snapshot.fold_in), snapshot.factors)
-    vector = np.asarray(profile.long @ snapshot.text)
-    length = np.sqrt((vector * vector).sum(1, keepdims=True))
-    return {
-        "covisitation": (profile.short @ snapshot.transitions).toarray(),
-        "item_item": item_item * trend,
-        "matrix_factorization": np.maximum(factors, 0) * trend,
-        "semantic": _product(vector / np.maximum(length, 1e-12), snapshot.text),
-    }
+class Scores:
+    """Raw scores of the scored strategies for a block of users.
+
+    Attributes:
+        sparse: CSR ``[users, n]`` by strategy; nothing stored where there is nothing to say.
+        left: float32 ``[users, d]`` by strategy, to be multiplied with ``right`` (``[n, d]``).
+    """
+
+    def __init__(self, snapshot: Snapshot, profile: Profile) -> None:
+        trend = sp.diags(snapshot.trend_factor).tocsr()
+        self.trend = snapshot.trend_factor
+        item_item = (profile.long @ snapshot.item_item).tocsr() @ trend
+        self.sparse = {"covisitation": (profile.short @ snapshot.transitions).tocsr(), "item_item": item_item.tocsr()}
+        for matrix in self.sparse.values():
+            matrix.sort_indices()
+        vector = np.asarray(profile.long @ snapshot.text)
+        length = np.sqrt((vector * vector).sum(1, keepdims=True))
+        self.left = {
+            "matrix_factorization": np.asarray(profile.long @ snapshot.fold_in),
+            "semantic": vector / np.maximum(length, 1e-12),
+        }
+        self.right = {"matrix_factorization": snapshot.factors, "semantic": snapshot.text}
+
+    def dense(self, name: str) -> np.ndarray:
+        """All scores of a strategy of vectors, float32 ``[users, n]``."""
+        scores = _product(self.left[name], self.right[name])
+        if name == "matrix_factorization":
+            scores *= self.trend
+        return scores
+
+    def of_pairs(self, name: str, row: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """Scores of (row, item) pairs, float32 ``[c]``; 0 where there is nothing to say."""
+        if name in self.sparse:
+            matrix = self.sparse[name]
+            n = matrix.shape[1]
+            key = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * n + matrix.indices
+            if not len(key):
+                return np.zeros(len(row), np.float32)
+            wanted = row.astype(np.int64) * n + item
+            at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+            return np.where(key[at] == wanted, matrix.data[at], 0).astype(np.float32)
+        out = np.empty(len(row), np.float32)
+        for start in range(0, len(row), 20_000):
+            part = slice(start, start + 20_000)
+            out[part] = np.einsum("ij,ij->i", self.left[name][row[part]], self.right[name][item[part]])
+        if name == "matrix_factorization":
+            out = np.maximum(out, 0) * self.trend[item]
+        return out
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -82,28 +117,34 @@ def propose(
         extra: (row, item, bit) of strategies computed beforehand.
     """
     bits: dict[str, int] = snapshot.settings["strategies"]
-    users, n = profile.users, snapshot.n
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
-    scores = score_matrices(snapshot, profile)
-    blocked = sp.csr_matrix(
-        (np.ones(len(profile.row), bool), (profile.row, profile.item)), shape=(users, n)
-    ).toarray()
+    scores = Scores(snapshot, profile)
+    seen = np.zeros((profile.users, snapshot.n), bool)
+    seen[profile.row, profile.item] = True
+    open_ = ~seen & mask if exclude_seen else np.broadcast_to(mask, seen.shape)
     rows, items, marks = [], [], []
 
     def add(name: str, row: np.ndarray, item: np.ndarray) -> None:
-        if name in bits:
-            rows.append(row)
-            items.append(item)
-            marks.append(np.full(len(row), 1 << bits[name], np.uint64))
+        rows.append(row)
+        items.append(item)
+        marks.append(np.full(len(row), 1 << bits[name], np.uint64))
 
-    open_ = ~blocked & mask if exclude_seen else np.broadcast_to(mask, blocked.shape)
-    for name in SCORED:
-        eligible = open_ & ~blocked if name == "semantic" else open_
-        add(name, *_best(np.where(eligible & (scores[name] > 0), scores[name], -np.inf), PER_STRATEGY))
+    for name, matrix in scores.sparse.items():
+        if name in bits:
+            add(name, *_best_sparse(matrix, open_, PER_STRATEGY))
+    for name in scores.left:
+        if name in bits:
+            dense = scores.dense(name)
+            if name == "semantic" and not exclude_seen:
+                dense[seen] = -np.inf
+            add(name, *_best(dense, open_, PER_STRATEGY))
     for name in LISTED:
-        add(name, *_first(snapshot, name, open_, max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY))
-    add("segment_popular", *_segment(snapshot, profile, open_))
-    if not exclude_seen:
+        if name in bits:
+            wanted = max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY
+            add(name, *_first(snapshot, name, open_, wanted))
+    if "segment_popular" in bits:
+        add("segment_popular", *_segment(snapshot, profile, open_))
+    if "buy_again" in bits and not exclude_seen:
         add("buy_again", *_buy_again(snapshot, profile, mask))
     if extra is not None and len(extra[0]):
         keep = open_[extra[0], extra[1]]
@@ -116,7 +157,7 @@ def propose(
 def _merge(
     snapshot: Snapshot,
     profile: Profile,
-    scores: dict[str, np.ndarray],
+    scores: Scores,
     parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]],
     mask: np.ndarray,
     at_least: int,
@@ -135,23 +176,46 @@ def _merge(
     row, item = everything[order] // max(n, 1), everything[order] % max(n, 1)
     supporters = np.concatenate([supporters, np.zeros(len(seen_key), np.uint64)])[order]
     is_seen = np.concatenate([np.zeros(len(unique), bool), np.ones(len(seen_key), bool)])[order]
-    return Candidates(row, item, supporters, is_seen, {name: s[row, item] for name, s in scores.items()})
+    return Candidates(row, item, supporters, is_seen, {name: scores.of_pairs(name, row, item) for name in SCORED})
 
 
-def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of the k best finite scores of each row; ties by item after rounding to 5 digits."""
+def _best(scores: np.ndarray, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits.
+
+    ``scores`` is overwritten.
+    """
     users, n = scores.shape
     if not n:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    scores[~open_] = -np.inf
     wide = min(n, k + 40)
-    part = np.argpartition(-scores, wide - 1, axis=1)[:, :wide] if wide < n else np.tile(np.arange(n), (users, 1))
+    part = np.argpartition(scores, n - wide, axis=1)[:, n - wide :] if wide < n else np.tile(np.arange(n), (users, 1))
     value = np.take_along_axis(scores, part, 1).astype(np.float64)
+    value[value <= 0] = -np.inf
     largest = np.max(np.where(np.isfinite(value), value, 0.0), axis=1, keepdims=True)
     rounded = np.round(value / np.where(largest > 0, largest, 1.0), 5)
     order = np.lexsort((part, -rounded), axis=1)[:, :k]
     item = np.take_along_axis(part, order, 1)
     keep = np.isfinite(np.take_along_axis(value, order, 1))
     return np.repeat(np.arange(users), keep.sum(1)), item[keep]
+
+
+def _best_sparse(scores: sp.csr_matrix, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same over the stored entries of a sparse matrix."""
+    rows, items = [], []
+    for row in range(scores.shape[0]):
+        a, b = scores.indptr[row], scores.indptr[row + 1]
+        item, value = scores.indices[a:b], scores.data[a:b]
+        keep = (value > 0) & open_[row, item]
+        item, value = item[keep], value[keep]
+        if len(value) > k + 40:
+            head = np.flatnonzero(value >= np.partition(value, len(value) - k - 40)[len(value) - k - 40])
+            item, value = item[head], value[head]
+        rounded = np.round(value.astype(np.float64) / max(float(value.max(initial=0)), 1e-30), 5)
+        best = np.lexsort((item, -rounded))[:k]
+        rows.append(np.full(len(best), row))
+        items.append(item[best])
+    return np.concatenate(rows), np.concatenate(items).astype(np.int64)
 
 
 def _first(snapshot: Snapshot, name: str, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

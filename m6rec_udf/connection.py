@@ -57,7 +57,7 @@ def connect(
         if "lock" in text.lower():
             raise LockedError(
                 f"{target} is open in another process, expected to be its only writer ({text.splitlines()[0]})",
-                "close the other process, or read a copy made by `m6rec publish --to copy.duckdb`",
+                "close the other process, or read a copy made by `m6rec snapshot --to copy.duckdb`",
             ) from error
         raise M6Error(
             f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",

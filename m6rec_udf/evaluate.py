@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf import baselines, resources
+from m6rec_udf import baselines, registry, resources
 from m6rec_udf.baselines import BASELINES, Choice, Recommender, materialise
 from m6rec_udf.errors import ParameterError, SchemaError
+from m6rec_udf.intervals import bootstrap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +82,8 @@ def evaluate(
             ``recently_popular`` is chosen, which ends at the split.
         k: length of the lists.
         methods: baselines to run, from ``BASELINES``.
-        recommender: lists of m6rec, ``(con, as_of, users, k) -> user_id, item_id, rank``; None: baselines only.
+        recommender: lists of m6rec, ``(con, as_of, users, k) -> user_id, item_id, rank``; None: on a connection
+            dressed by ``connect`` or ``install`` a build as of the split (removed again), else baselines only.
         peers: more methods of the same form by name.
         positive: satisfaction y in [0, 1] from which an event is a target (0.75: four of five stars).
         max_users: more test users than that are sampled.
@@ -103,6 +105,7 @@ def evaluate(
     split = _split(con, moment, last, settings)
     parameters |= {"as_of": moment.isoformat(), "n_users": split.n_users, "n_targets": split.n_targets}
 
+    recommender = recommender or _own_lists(con, seed)
     todo: dict[str, Recommender] = {"m6rec": recommender} if recommender else {}
     todo |= peers or {}
     todo |= {name: baselines.recommender(name, choice) for name, choice in choices.items()}
@@ -114,6 +117,15 @@ def evaluate(
     for table in _SCRATCH:
         con.execute(f"drop table if exists temp.{table}")
     return con.sql("from m6.metrics where run_id = $run_id order by metric, slice, method", params={"run_id": run_id})
+
+
+def _own_lists(con: duckdb.DuckDBPyConnection, seed: int) -> Recommender | None:
+    """Build the lists of m6rec itself, where the connection has its functions."""
+    if not registry.is_registered(con):
+        return None
+    from m6rec_udf.backtest import Backtest
+
+    return Backtest(seed=seed)
 
 
 def validate(
@@ -142,38 +154,6 @@ def default_as_of(con: duckdb.DuckDBPyConnection, *, test_share: float = 0.1) ->
     """The split ``evaluate`` chooses by itself: the last moment before the newest ``test_share`` of the events."""
     materialise(con, "eval_events")
     return _cut(con, _last_moment(con), test_share)
-
-
-def bootstrap(
-    values: NDArray[np.float64], *, seed: int = 0, draws: int = 1000, level: float = 0.95
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile bootstrap interval of the mean of every column (Efron and Tibshirani, 1993, chapter 13).
-
-    All columns share the resampled users, so a column of differences gives the paired interval.
-
-    Args:
-        values: one row per user, one column per figure.
-        seed: seed of the resampling.
-        draws: number of resamples.
-        level: coverage of the interval.
-
-    Returns:
-        Lower and upper ends, one per column.
-    """
-    import numpy as np
-
-    n = len(values)
-    rng = np.random.default_rng(seed)
-    means = np.empty((draws, values.shape[1]))
-    step = max(1, 2_000_000 // n)
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        picks = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=size * n).reshape(size, n)
-        means[start : start + size] = weights @ values / n
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return low, high
 
 
 # ---------------------------------------------------------------------------------------------- splits
@@ -281,7 +261,7 @@ def _validate(
     split = _split(con, _cut(con, as_of, share / (1 - share)), as_of, settings)
     _collect(con, split, recommenders)
     materialise(con, "eval_user_metrics", k=split.k)
-    rows = con.execute("select method, avg(ndcg) from eval_user_metrics group by method").fetchall()
+    rows = con.execute("select method, round(avg(ndcg), 9) from eval_user_metrics group by method").fetchall()
     return {name: 0.0 for name in recommenders} | {str(name): float(value) for name, value in rows}
 
 

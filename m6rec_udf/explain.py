@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.history import Behaviour, Profile
+
+if TYPE_CHECKING:
+    from m6rec_udf.candidates import Candidates
 
 
 def evidence(snapshot: Snapshot, behaviour: Behaviour, item: np.ndarray) -> list[str | None]:
@@ -31,3 +36,61 @@ def evidence(snapshot: Snapshot, behaviour: Behaviour, item: np.ndarray) -> list
         best = int(np.argmax(np.round(weight, 9)))
         out.append(snapshot.item_ids[items[best]] if weight[best] > 0 else None)
     return out
+
+
+def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[str, object]]:
+    """The parts of one user's satisfaction with one item, as rows of (part, name, value, contribution).
+
+    Parts: ``satisfaction`` (calibrated, and the raw score before calibration), ``base`` (the model's expectation),
+    ``feature`` (value, and its SHAP contribution to the raw score: base and contributions add up to it;
+    Lundberg and Lee 2017, as LightGBM computes it), ``strategy`` (raw score of those that proposed the item).
+    """
+    from m6rec_udf.candidates import propose
+    from m6rec_udf.ranking import FEATURES, features
+
+    assert snapshot.model is not None
+    profile = Profile(snapshot, behaviour)
+    exclude = not snapshot.settings["repeats_allowed"]
+    found = propose(snapshot, profile, exclude_seen=exclude, at_least=10)
+    if item not in found.item:
+        found = _with_item(snapshot, profile, found, item)
+    at = int(np.flatnonzero(found.item == item)[0])
+    x = features(snapshot, profile, found)[at : at + 1]
+    raw = float(snapshot.model.raw(x)[0])
+    rows: list[dict[str, object]] = [
+        _row("satisfaction", "calibrated", float(snapshot.model.predict(x)[0]), None),
+        _row("satisfaction", "raw score", raw, None),
+    ]
+    booster = snapshot.model.booster()
+    if booster is not None:
+        shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
+        rows.append(_row("base", "expected raw score", None, float(shares[-1])))
+        order = np.argsort(-np.abs(shares[:-1]), kind="stable")
+        rows += [_row("feature", FEATURES[i], float(x[0, i]), float(shares[i])) for i in order]
+    else:
+        rows += [_row("feature", name, float(x[0, i]), None) for i, name in enumerate(FEATURES)]
+    for name, bit in snapshot.settings["strategies"].items():
+        if int(found.supporters[at]) >> bit & 1:
+            score = found.scores[name][at] if name in found.scores else None
+            rows.append(_row("strategy", name, None if score is None else float(score), None))
+    return rows
+
+
+def _row(part: str, name: str, value: float | None, contribution: float | None) -> dict[str, object]:
+    return {"part": part, "name": name, "value": value, "contribution": contribution}
+
+
+def _with_item(snapshot: Snapshot, profile: Profile, found: Candidates, item: int) -> Candidates:
+    """The candidates of one user and one item more that no strategy proposed."""
+    from m6rec_udf.candidates import Candidates, Scores
+
+    at = int(np.searchsorted(found.item, item))
+    scores = Scores(snapshot, profile)
+    row, one = np.zeros(1, np.int64), np.full(1, item)
+    return Candidates(
+        np.zeros(len(found.row) + 1, np.int64),
+        np.insert(found.item, at, item),
+        np.insert(found.supporters, at, 0),
+        np.insert(found.is_seen, at, False),
+        {name: np.insert(values, at, scores.of_pairs(name, row, one)) for name, values in found.scores.items()},
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m6rec_udf.errors import ParameterError
+from m6rec_udf.errors import ParameterError, UnknownNameError
 from m6rec_udf.registry import Context, Function
 
 if TYPE_CHECKING:
@@ -341,6 +341,31 @@ def _make_evidence(context: Context) -> Callable[..., Any]:
     return m6_evidence
 
 
+def _make_explain(context: Context) -> Callable[..., Any]:
+    def m6_explain(version: Any, segment: Any, item: Any, history: Any) -> Any:
+        """Parts of the satisfaction of users with items: a list of (part, name, value, contribution)."""
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+        from m6rec_udf.explain import explain
+
+        out = []
+        segments, histories = segment.to_pylist(), _one(history)
+        for at, (v, item_id) in enumerate(zip(version.to_pylist(), item.to_pylist(), strict=True)):
+            snapshot = of_version(context, v)
+            if item_id not in snapshot.index:
+                raise UnknownNameError(
+                    f"there is no item {item_id!r} in model_version {v}, expected one of m6.items",
+                    "check the id; an item loaded after the build needs m6rec_udf.build(con)",
+                )
+            behaviour = behaviour_of(snapshot, histories.slice(at, 1), [segments[at]])
+            out.append(explain(snapshot, behaviour, snapshot.index[item_id]))
+        parts = [("part", pa.string()), ("name", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())]
+        return pa.array(out, pa.list_(pa.struct(parts)))
+
+    return m6_explain
+
+
 def _make_embed(context: Context) -> Callable[..., Any]:
     def m6_embed(text: Any) -> Any:
         import pyarrow as pa
@@ -440,6 +465,12 @@ FUNCTIONS = (
         SLOTS,
     ),
     Function("m6_evidence", _make_evidence, ("BIGINT", "VARCHAR", HISTORY), "VARCHAR"),
+    Function(
+        "m6_explain",
+        _make_explain,
+        ("BIGINT", "VARCHAR", "VARCHAR", HISTORY),
+        "STRUCT(part VARCHAR, name VARCHAR, value DOUBLE, contribution DOUBLE)[]",
+    ),
     Function(
         "m6_nearest",
         _make_nearest,

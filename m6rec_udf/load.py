@@ -201,7 +201,7 @@ def _rollback(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _require_ready(con: duckdb.DuckDBPyConnection) -> None:
-    """Contract tables are there, no transaction is open."""
+    """Check that the contract tables are there and writable, and that no transaction is open."""
     found = con.execute(
         "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = 'load_batches' "
         "and database_name = current_database()"
@@ -211,6 +211,8 @@ def _require_ready(con: duckdb.DuckDBPyConnection) -> None:
             "this database has no m6 tables, expected a connection dressed by m6rec",
             "call m6rec_udf.install(con), or open the file with m6rec_udf.connect(path)",
         )
+    if _row(con, "select readonly from duckdb_databases() where database_name = current_database()")[0]:
+        raise ParameterError("found a read-only connection, expected one that may write", "open it without read_only")
     if _transaction(con) == _transaction(con):
         raise ParameterError("found an open transaction, expected none: load is one by itself", "commit or roll back")
 

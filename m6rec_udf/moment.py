@@ -54,6 +54,18 @@ def parameters(con: duckdb.DuckDBPyConnection, as_of: datetime, positive_at: flo
     return {"as_of": as_of, "span_days": span, "positive_at": positive_at}
 
 
+def positive_at(con: duckdb.DuckDBPyConnection, as_of: datetime) -> tuple[float, float]:
+    """Satisfaction from which behaviour counts as a success, and the best one the data can show."""
+    found = one(
+        con,
+        "select max(case when value_high is not null then 1.0 else satisfaction end) from m6.event_types "
+        "where event_type in (select distinct event_type from m6.events where happened_at <= ?) and interest > 0",
+        [as_of],
+    )[0]
+    best = 1.0 if found is None else float(found)
+    return min(0.75, best), best
+
+
 def run_models(
     con: duckdb.DuckDBPyConnection,
     found: dict[str, models.Model],

@@ -87,7 +87,7 @@ def rollback(con: duckdb.DuckDBPyConnection, *, to: int | None = None) -> dict[s
 def stored_weights(
     con: duckdb.DuckDBPyConnection, version: int, groups: list[Group], *, names: list[str], floor: float
 ) -> dict[Group, Array]:
-    """Weights of a version per group: the group's own, else its domain's, its segment's, everyone's."""
+    """Weights of a version per group: the group's own, else its segment's, its domain's, everyone's."""
     import numpy as np
 
     stored: dict[Group, dict[str, float]] = {}
@@ -97,7 +97,7 @@ def stored_weights(
         stored.setdefault((domain, segment), {})[strategy] = weight
     result = {}
     for domain, segment in groups:
-        keys = [(domain, segment), (domain, "*"), ("*", segment), ("*", "*")]
+        keys = [(domain, segment), ("*", segment), (domain, "*"), ("*", "*")]
         own = next((stored[key] for key in keys if key in stored), {})
         raw = np.array([max(own.get(name, 0.0), floor) for name in names])
         result[domain, segment] = raw if abs(raw.sum() - 1) < 1e-9 else raw / raw.sum()

@@ -111,7 +111,8 @@ def probability_best(mean: Array, covariance: Array, *, draws: int = 4096, seed:
 def with_floor(weights: Array, floor: float) -> Array:
     """Mixture of ``weights`` with the floor (13): no strategy falls below ``floor``, the sum is 1."""
     floor = min(floor, 1.0 / len(weights))
-    return (1 - len(weights) * floor) * weights / weights.sum() + floor
+    mixed: Array = (1 - len(weights) * floor) * weights / weights.sum() + floor
+    return mixed
 
 
 def step(current: Array, target: Array, *, max_kl: float = 1.0) -> Array:

@@ -18,28 +18,18 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-AXES = {"factors": [64, 16, 32, 128], "regularization": [0.05, 1.0, 10.0], "alpha": [1.0, 5.0, 20.0]}
 
+class Implicit:
+    """A model of the library implicit; users without history get popular items."""
 
-def als_grid(is_graded: bool) -> list[dict[str, Any]]:
-    """Settings of implicit ALS in a fixed random order, the usual ones first."""
-    axes = AXES | {"least_y": [0.75, 0.0] if is_graded else [0.0]}
-    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    order = np.random.default_rng(0).permutation(np.arange(1, len(points)))
-    return [points[0], *(points[j] for j in order)]
+    def __init__(self, *, least_y: float, **settings: Any) -> None:
+        self.settings, self.least_y = settings, least_y
 
-
-class Als:
-    """implicit's AlternatingLeastSquares (Hu, Koren and Volinsky, ICDM 2008); without history: popular items."""
-
-    def __init__(
-        self, *, factors: int, regularization: float, alpha: float, least_y: float, iterations: int = 15
-    ) -> None:
-        self.settings = {"factors": factors, "regularization": regularization, "alpha": alpha, "iterations": iterations}
-        self.least_y = least_y
+    def model(self) -> Any:
+        """An unfitted model."""
+        raise NotImplementedError
 
     def __call__(self, con: duckdb.DuckDBPyConnection, as_of: datetime, users: Any, k: int) -> pa.Table:
-        from implicit.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
 
         pairs = con.sql(
@@ -53,7 +43,7 @@ class Als:
         wanted = np.searchsorted(user_ids, _text(users["user_id"]))
         with warnings.catch_warnings(), threadpool_limits(1, "blas"):
             warnings.simplefilter("ignore")
-            model = AlternatingLeastSquares(**self.settings, random_state=0, num_threads=0)
+            model = self.model()
             model.fit(liked, show_progress=False)
             ids, scores = model.recommend(wanted, seen[wanted], N=k, filter_already_liked_items=True)
         ids, is_shown = ids.astype(np.int64), scores > -1e30
@@ -66,8 +56,43 @@ class Als:
         return pa.table({"user_id": user_ids[wanted[rows]], "item_id": item_ids[ids[rows, places]], "rank": places + 1})
 
 
-def tune_als(con: duckdb.DuckDBPyConnection, *, budget: float, k: int) -> Als:
-    """The best ALS on the slice before the split, within ``budget`` seconds; prints what was tried."""
+class Als(Implicit):
+    """Alternating least squares for implicit feedback (Hu, Koren and Volinsky, ICDM 2008)."""
+
+    def model(self) -> Any:
+        from implicit.als import AlternatingLeastSquares
+
+        return AlternatingLeastSquares(**self.settings, iterations=15, random_state=0, num_threads=0)
+
+
+class Bm25(Implicit):
+    """Item-item neighbours with BM25 weights."""
+
+    def model(self) -> Any:
+        from implicit.nearest_neighbours import BM25Recommender
+
+        return BM25Recommender(**self.settings)
+
+
+GRIDS: dict[str, tuple[type[Implicit], dict[str, list[Any]]]] = {
+    "implicit_als": (
+        Als,
+        {"factors": [64, 16, 32, 128], "regularization": [0.05, 1.0, 10.0], "alpha": [1.0, 5.0, 20.0]},
+    ),
+    "implicit_bm25": (Bm25, {"K": [100, 20, 50, 200, 500]}),
+}
+
+
+def settings_of(axes: dict[str, list[Any]], is_graded: bool) -> list[dict[str, Any]]:
+    """All settings of a grid, the usual ones first, then in a fixed random order, so a budget's end is not biased."""
+    axes = axes | {"least_y": [0.75, 0.0] if is_graded else [0.0]}
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    order = np.random.default_rng(0).permutation(np.arange(1, len(points)))
+    return [points[0], *(points[j] for j in order)]
+
+
+def tune(con: duckdb.DuckDBPyConnection, name: str, *, budget: float, k: int) -> Implicit:
+    """The best settings on the slice before the split, within ``budget`` seconds; prints what was tried."""
     validate = import_module("m6rec_udf.evaluate").validate
     is_graded = bool(
         con.execute(
@@ -75,18 +100,20 @@ def tune_als(con: duckdb.DuckDBPyConnection, *, budget: float, k: int) -> Als:
             "from (select distinct event_type from m6.events) e join m6.event_types t using (event_type)"
         ).fetchall()[0][0]
     )
-    points = als_grid(is_graded)
+    kind, axes = GRIDS[name]
+    points = settings_of(axes, is_graded)
     best, tried, begin = (-1.0, points[0]), 0, time.perf_counter()
     for point in points:
         if tried and time.perf_counter() - begin > budget:
             break
-        score = validate(con, {"als": Als(**point)}, k=k)["als"]
+        score = validate(con, {name: kind(**point)}, k=k)[name]
         best, tried = max(best, (score, point), key=lambda found: found[0]), tried + 1
     print(
-        f"implicit ALS: {tried} of {len(points)} settings tried in {time.perf_counter() - begin:.0f} s "
-        f"(budget {budget:.0f} s), best {best[1]}, NDCG@{k} {best[0]:.4f} on the validation slice"
+        f"{name}: {tried} of {len(points)} settings tried in {time.perf_counter() - begin:.0f} s "
+        f"(budget {budget:.0f} s), best {best[1]}, NDCG@{k} {best[0]:.4f} on the validation slice",
+        flush=True,
     )
-    return Als(**best[1])
+    return kind(**best[1])
 
 
 def _text(column: Any) -> np.ndarray:

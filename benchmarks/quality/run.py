@@ -1,12 +1,12 @@
-"""Ranking quality on a global temporal split: m6rec beside popular, recently popular, item-item and implicit ALS.
+"""Ranking quality on a global temporal split: m6rec beside popular, recently popular, item-item and implicit's models.
 
     python benchmarks/quality/run.py --data movielens
     python benchmarks/quality/run.py --data grocery --budget 300
     python benchmarks/quality/run.py --data ml-100k --path unpacked/recbole/dataset_example/ml-100k
     python benchmarks/quality/run.py --data online-retail --path online_retail_ii
 
-Every setting is chosen on the slice before the split; the test slice is scored once. ALS runs when the package
-``implicit`` is installed. Needs the extra ``demo`` for movielens and grocery.
+Every setting is chosen on the slice before the split; the test slice is scored once. ALS and BM25 neighbours run when
+the package ``implicit`` is installed. Needs the extra ``demo`` for movielens and grocery.
 """
 
 # ruff: noqa: E402
@@ -49,7 +49,12 @@ def show(con: duckdb.DuckDBPyConnection, figures: pl.DataFrame, k: int) -> None:
     """Print NDCG with intervals per slice, then the other means, then the paired differences."""
     ndcg = figures.filter(pl.col("metric") == f"ndcg@{k}")
     with pl.Config(
-        tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, float_precision=4
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        float_precision=4,
+        tbl_width_chars=200,
     ):
         for label in ("all", "warm", "cold"):
             part = figures.filter(pl.col("slice") == label)
@@ -80,14 +85,15 @@ def main() -> None:
     parser.add_argument("--protocol", default="temporal", choices=["temporal"])
     parser.add_argument("--path", help="folder of ml-100k or online-retail")
     parser.add_argument("--database", help="DuckDB file to work in (default: one that is thrown away)")
+    parser.add_argument("--encoder", help="text encoder (default: all-MiniLM-L6-v2)")
     parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--budget", type=float, default=120, help="seconds to tune ALS in")
-    parser.add_argument("--no-als", action="store_true")
+    parser.add_argument("--budget", type=float, default=120, help="seconds to tune each peer in")
+    parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--out", help="CSV to write the figures to")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        con = m6.connect(arguments.database or Path(folder) / "bench.duckdb")
+        con = m6.connect(arguments.database or Path(folder) / "bench.duckdb", encoder=arguments.encoder)
         frames: dict[str, Any] = load_data(arguments.data, arguments.path)
         begin = time.perf_counter()
         print(m6.load(con, **frames))
@@ -96,8 +102,9 @@ def main() -> None:
             f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         )
         others = {}
-        if not arguments.no_als and importlib.util.find_spec("implicit"):
-            others["implicit_als"] = peers.tune_als(con, budget=arguments.budget, k=arguments.k)
+        if not arguments.no_peers and importlib.util.find_spec("implicit"):
+            for name in peers.GRIDS:
+                others[name] = peers.tune(con, name, budget=arguments.budget, k=arguments.k)
         begin = time.perf_counter()
         figures = evaluate(con, k=arguments.k, peers=others).pl()
         print(f"evaluated in {time.perf_counter() - begin:.1f} s")

@@ -1,4 +1,5 @@
 -- one row per (method, user_id): ranking metrics of the first $k items; a user without a list scores 0
+-- Rounded to 12 places: the order in which threads add must not show.
 with
 
 users as (
@@ -71,13 +72,13 @@ metrics as (
         methods.method,
         users.user_id,
         users.slice,
-        coalesce(gains.dcg, 0) / ideal.dcg as ndcg,
+        round(coalesce(gains.dcg, 0) / ideal.dcg, 12) as ndcg,
         coalesce(gains.n_hits, 0) / users.n_targets as recall,
         coalesce(gains.n_hits, 0) / $k as "precision",
-        coalesce(gains.precision_sum, 0) / least(users.n_targets, $k) as map,
+        round(coalesce(gains.precision_sum, 0) / least(users.n_targets, $k), 12) as map,
         coalesce(1 / gains.first_rank, 0) as mrr,
         cast(gains.n_hits is not null as double) as hit_rate,
-        coalesce(novelty.novelty, 0) as novelty
+        round(coalesce(novelty.novelty, 0), 12) as novelty
     from methods
     cross join users
     inner join ideal on ideal.position = least(users.n_targets, $k)

@@ -17,7 +17,8 @@ propensities as (
         coalesce(sum(p.weight order by p.bit) filter (where (m.supporters >> p.bit) & 1 = 1), 0.0)
         / greatest(1e-12, sum(p.weight order by p.bit) filter (where (m.eligible >> p.bit) & 1 = 1)) as propensity
     from masks as m
-    inner join fb_policies as p on m.domain = p.domain and m.segment = p.segment and p.fold = 0 and p.step in (0.0, -1.0)
+    inner join fb_policies as p
+        on m.domain = p.domain and m.segment = p.segment and p.fold = 0 and p.step in (0.0, -1.0)
     group by m.domain, m.segment, m.supporters, m.eligible, p.step
 ),
 

@@ -1,4 +1,4 @@
--- one row per feedback known at $as_of: the impression it answers, named ("exact"), found ("inferred") or not ("unmatched")
+-- one row per feedback known at the moment: its impression, named (exact), found (inferred) or not (unmatched)
 with
 
 known as (

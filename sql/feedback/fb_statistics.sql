@@ -1,4 +1,4 @@
--- one row per (period, domain, segment, fold, strategy): sufficient statistics of u = 1[strategy supports the item] / propensity
+-- one row per (period, domain, segment, fold, strategy): sums of u = 1[strategy supports the item] / propensity
 with
 
 masks as (

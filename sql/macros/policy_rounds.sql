@@ -28,7 +28,7 @@ resolved as (
     inner join m6.strategies as s on w.strategy = s.strategy
     qualify rank() over (
         partition by g.domain, g.segment, w.policy_version
-        order by (w.domain = g.domain) desc, (w.segment = g.segment) desc
+        order by (w.segment = g.segment) desc, (w.domain = g.domain) desc
     ) = 1
 ),
 

@@ -11,51 +11,18 @@ create or replace macro m6.serve(
     request := null,
     moment := null
 ) as table
-with
-
-request as (
-    select
-        coalesce(cast(request as varchar), cast(uuid() as varchar)) as new_request_id,
-        coalesce(cast(seed as bigint), cast(floor(random() * 9007199254740992) as bigint)) as new_seed,
-        coalesce(cast(moment as timestamp), cast(now() at time zone 'UTC' as timestamp)) as new_shown_at
-),
-
-slots as (
-    select s.*, r.new_request_id, r.new_seed, r.new_shown_at
-    from request as r,
-        lateral (
-            select *
-            from m6.slates(
-                [cast(for_user as varchar)],
-                k := k,
-                in_domain := in_domain,
-                among := among,
-                boosts := boosts,
-                diversity := diversity,
-                exclude_seen := exclude_seen,
-                draw_seed := r.new_seed
-            )
-        ) as s
+select *
+from m6.serve_lists(
+    [cast(for_user as varchar)],
+    k := k,
+    in_domain := in_domain,
+    among := among,
+    boosts := boosts,
+    diversity := diversity,
+    exclude_seen := exclude_seen,
+    seed := seed,
+    request := request,
+    moment := moment
 )
-
-select
-    new_request_id || '-' || rank as impression_id,
-    new_request_id as request_id,
-    user_id,
-    item_id,
-    rank,
-    strategy,
-    supporters,
-    eligible,
-    propensity,
-    new_seed as seed,
-    score,
-    satisfaction,
-    policy_version,
-    model_version,
-    weights_domain as domain,
-    segment,
-    new_shown_at as shown_at
-from slots
 order by rank;
-comment on macro table m6.serve is 'A list to show and log, drawn by the strategy weights: insert into m6.impressions by name from m6.serve(...)';
+comment on macro table m6.serve is 'A list to show and log: insert into m6.impressions by name from m6.serve(...)';

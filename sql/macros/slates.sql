@@ -14,10 +14,11 @@ create or replace macro m6.slates(
 ) as table
 with
 
-active as (
+active as materialized (
     select
         coalesce(cast(version as bigint), model_version) as model_version,
-        coalesce(policy_version, 0) as policy_version
+        coalesce(policy_version, 0) as policy_version,
+        cast(draw_seed as bigint) as drawn_seed
     from m6.active_version
 ),
 
@@ -115,8 +116,8 @@ weighted as (
         g.user_id,
         g.found,
         coalesce(own.weights, everybody.weights) as weights,
-        coalesce(own.segment, everybody.segment, '*') as segment,
-        coalesce(own.domain, everybody.domain, '*') as domain
+        h.segment,
+        coalesce(cast(in_domain as varchar), '*') as domain
     from gathered as g
     inner join histories as h on g.user_id = h.user_id
     left join weights as own on h.segment = own.segment
@@ -130,6 +131,7 @@ listed as (
         w.domain,
         a.model_version,
         a.policy_version,
+        a.drawn_seed,
         unnest(
             m6_slate(
                 a.model_version,
@@ -139,7 +141,7 @@ listed as (
                 o.handle,
                 cast(k as integer),
                 cast(diversity as double),
-                cast(draw_seed as bigint)
+                a.drawn_seed
             )
         ) as slot
     from weighted as w
@@ -162,6 +164,7 @@ explained as (
         l.domain as weights_domain,
         l.policy_version,
         l.model_version,
+        l.drawn_seed,
         m6_evidence(l.model_version, l.slot.item_id, h.history) as because_item_id
     from listed as l
     inner join histories as h on l.user_id = h.user_id
@@ -191,7 +194,8 @@ select
     x.propensity,
     x.segment,
     x.weights_domain,
-    x.because_item_id
+    x.because_item_id,
+    x.drawn_seed
 from explained as x
 left join m6.items as i on x.item_id = i.item_id
 left join m6.items as because on x.because_item_id = because.item_id;

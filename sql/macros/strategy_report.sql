@@ -26,7 +26,7 @@ weights as (
     inner join m6.strategy_weights_active as w on w.domain in (g.domain, '*') and w.segment in (g.segment, '*')
     qualify rank() over (
         partition by g.domain, g.segment
-        order by (w.domain = g.domain) desc, (w.segment = g.segment) desc
+        order by (w.segment = g.segment) desc, (w.domain = g.domain) desc
     ) = 1
 ),
 

@@ -18,6 +18,12 @@ inferred as (
     ) = 1
 ),
 
+matched as (
+    select * from exact
+    union all
+    select * from inferred
+),
+
 graded as (
     select
         m.impression_id,
@@ -29,7 +35,7 @@ graded as (
                 else greatest(0.0, least(1.0, (m.value - t.value_low) / (t.value_high - t.value_low)))
             end
         ) as value
-    from (from exact union all from inferred) as m
+    from matched as m
     inner join m6.event_types as t on m.event_type = t.event_type
     group by m.impression_id, m.event_type
 ),

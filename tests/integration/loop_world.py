@@ -10,6 +10,20 @@ import numpy as np
 from m6rec_udf import connection
 
 START = datetime(2024, 1, 1, 9)
+IMPRESSION_COLUMNS = [
+    "impression_id",
+    "request_id",
+    "user_id",
+    "item_id",
+    "rank",
+    "bit",
+    "supporters",
+    "eligible",
+    "propensity",
+    "policy_version",
+    "segment",
+    "shown_at",
+]
 
 
 def database(strategies=("blended", "popular", "fresh", "semantic")):
@@ -29,16 +43,17 @@ def weights_of(con, version, segment="*"):
 
 
 def play(con, *, day, quality, requests=300, slots=4, seed=0, segments=("a", "b"), late_days=0, click_scale=1.0):
-    """Serve one day under the weights in force and insert what users did; quality[strategy] is a click rate."""
+    """Serve one day under the weights in force and insert what users did; quality[strategy] is a click rate,
+    or quality[segment][strategy]."""
     rng = np.random.default_rng(seed + 1000 * day)
     version = con.execute("select policy_version from m6.active").fetchall()[0][0]
-    count = len(quality)
+    by_segment = quality if isinstance(quality, dict) else dict.fromkeys(segments, quality)
+    count = len(by_segment[segments[0]])
     impressions, feedback = [], []
+    in_force = {s: weights_of(con, version, s) for s in (*segments, "*")}
     for request in range(requests):
         segment = segments[request % len(segments)]
-        weights = weights_of(con, version, segment)
-        if not len(weights):
-            weights = weights_of(con, version)
+        weights = in_force[segment] if len(in_force[segment]) else in_force["*"]
         user = f"u{rng.integers(0, 200)}"
         lists = [list(rng.permutation(12)) for _ in range(count)]
         chosen: list[int] = []
@@ -68,7 +83,7 @@ def play(con, *, day, quality, requests=300, slots=4, seed=0, segments=("a", "b"
                     shown_at,
                 )
             )
-            if rng.random() < quality[drawn] * click_scale / rank**0.5:
+            if rng.random() < by_segment[segment][drawn] * click_scale / rank**0.5:
                 feedback.append((f"c{key}", key, "click", None, shown_at + timedelta(minutes=1)))
                 if rng.random() < 0.3:
                     at = shown_at + timedelta(days=int(rng.integers(0, late_days + 1)), minutes=5)
@@ -81,8 +96,7 @@ def insert(con, impressions, feedback):
 
     i = pd.DataFrame(
         impressions,
-        columns="impression_id request_id user_id item_id rank bit supporters eligible propensity policy_version segment "
-        "shown_at".split(),
+        columns=IMPRESSION_COLUMNS,
     )
     f = pd.DataFrame(feedback, columns=["feedback_id", "impression_id", "event_type", "value", "happened_at"])
     con.register("new_impressions", i)
@@ -92,8 +106,10 @@ def insert(con, impressions, feedback):
         "from new_impressions as n join m6.strategies as s using (bit)"
     )
     con.execute(
-        "insert into m6.feedback by name select feedback_id, impression_id, event_type, cast(value as double) as value, "
-        "cast(happened_at as timestamp) as happened_at, cast(happened_at as timestamp) as ingested_at from new_feedback"
+        """insert into m6.feedback by name
+        select feedback_id, impression_id, event_type, cast(value as double) as value,
+            cast(happened_at as timestamp) as happened_at, cast(happened_at as timestamp) as ingested_at
+        from new_feedback"""
     )
     con.unregister("new_impressions")
     con.unregister("new_feedback")

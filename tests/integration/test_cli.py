@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -400,6 +401,29 @@ def test_the_verbs_on_the_real_core(monkeypatch, tmp_path, capsys):
     assert run(capsys, "forget", "u1", "--snapshots", "copy.duckdb", "lists.duckdb")[0] == 0
     code, _, err = run(capsys, "recommend", "u1", "-k", "3", "--database", "copy.duckdb")
     assert (code, "u1 is unknown here" in err) == (0, True)
+
+
+def test_build_picks_up_the_examples_of_the_project_readme(tmp_path):
+    from m6rec_udf import builder
+    from m6rec_udf.embed import HashEncoder
+
+    project.init(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    examples = dict(re.findall(r"`(sql/[a-z_/]+\.sql)`:\n\n```sql\n(.*?)```", text, re.DOTALL))
+    assert {path.split("/")[1] for path in examples} == {"strategies", "features", "satisfaction"}
+    for path, sql in examples.items():
+        (tmp_path / path).write_text(sql)
+    with connection.connect(":memory:", encoder=HashEncoder(dimension=16), project=tmp_path) as con:
+        con.execute(
+            "insert into m6.items (item_id, title, price) select 'i' || x, 'Film ' || x, x from range(30) as t(x)"
+        )
+        con.execute(
+            "insert into m6.events (user_id, item_id, event_type, happened_at) select 'u' || (x % 9), "
+            "'i' || (x * x % 29), 'purchase', timestamp '2024-01-01' + to_hours(x) from range(200) as t(x)"
+        )
+        builder.build(con)
+        own = con.execute("select distinct model from m6.lineage where path <> 'shipped' order by 1").fetchall()
+        assert [row[0] for row in own] == sorted(Path(path).stem for path in examples)
 
 
 def test_the_command_needs_nothing_heavy_to_say_its_help():

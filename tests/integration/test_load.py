@@ -566,3 +566,35 @@ def test_column_names_are_only_names(con):
     name = "x\"; drop table m6.users; --'"
     load(con, users=pl.DataFrame({name: ["u"], "o'ther\"": [1]}), columns={"users": {name: "user_id"}})
     assert con.execute("select user_id, attributes ->> 'o''ther\"' from m6.users").fetchall() == [("u", "1")]
+
+
+def test_read_only(tmp_path):
+    with duckdb.connect(tmp_path / "x.duckdb") as con:
+        migrate(con)
+        assert counts(load(con, events=EVENTS)) == (4, 4, 0, 0)
+    with (
+        duckdb.connect(tmp_path / "x.duckdb", read_only=True) as con,
+        pytest.raises(ParameterError, match="read-only connection"),
+    ):
+        load(con, events=EVENTS)
+
+
+def test_settings_of_the_caller_stay(con):
+    con.execute("set preserve_insertion_order = false")
+    load(con, events=EVENTS)
+    rows = con.execute("select current_setting('preserve_insertion_order'), current_setting('TimeZone')").fetchall()
+    assert rows == [(False, "Asia/Tokyo")]
+
+
+def test_many_rows_keep_the_order_of_time(con):
+    frame = con.sql(
+        "select 'u' || hash(i) % 1000 as user_id, 'i' || hash(i + 1) % 1000 as item_id, hash(i) % 100000000 as ts "
+        "from range(300000) as r(i)"
+    )
+    assert counts(load(con, events=frame.pl())) == (300_000, 300_000, 0, 0)
+    out_of_order = con.execute(
+        "select count(*) from (select event_seq, rowid, happened_at, lag(event_seq) over (order by rowid) as before, "
+        "lag(happened_at) over (order by rowid) as earlier from m6.events) "
+        "where event_seq <> before + 1 or happened_at < earlier"
+    ).fetchall()
+    assert out_of_order == [(0,)]

@@ -161,7 +161,8 @@ def test_mixture(con):
     con.execute(f"create view weights as from '{parquet('mixture.weights')}'")
     con.execute(MIXTURE)
     found = dict(con.execute("from m6.slate_value('slots')").fetchall())
-    for ours, theirs in {"iips": "slot_ratio", "rips": "rips", "sn_iips": "sn_slot_ratio", "sn_rips": "sn_rips"}.items():
+    names = {"iips": "slot_ratio", "rips": "rips", "sn_iips": "sn_slot_ratio", "sn_rips": "sn_rips"}
+    for ours, theirs in names.items():
         assert found[ours] == pytest.approx(stored[theirs], **CLOSE), theirs
     row = con.execute(
         "select avg(delta), stddev_samp(delta), avg(delta) - m6.ope_radius(count(*), stddev_samp(delta), 0.05, 3000), "
@@ -192,8 +193,8 @@ def test_mixture_statistics_by_the_model_of_the_loop(con):
     con.execute(f"create view log as from '{parquet('mixture.log')}'")
     con.execute("create table m6.strategies as select cast(range as varchar) as strategy, range as bit from range(6)")
     con.execute(
-        "create temp table fb_log as select 0 as period, '*' as domain, cast(segment as varchar) as segment, 0 as fold, "
-        "cast(supporters as ubigint) as supporters, propensity, "
+        "create temp table fb_log as select 0 as period, '*' as domain, cast(segment as varchar) as segment, "
+        "0 as fold, cast(supporters as ubigint) as supporters, propensity, "
         "reward - avg(reward) over (partition by slot) as advantage from log"
     )
     rows = con.execute(resources.read_sql("feedback", "fb_statistics")).fetchall()
@@ -266,7 +267,8 @@ def test_confidence_sequence_and_bet_against_numpy(con):
     radius = x.std(ddof=1) * np.sqrt(2 * (n * r2 + 1) / (n**2 * r2) * np.log(1 + np.sqrt(n * r2 + 1) / (2 * alpha)))
     bet = np.log(np.mean([np.prod(1 + g * x) for g in (0.01, 0.03, 0.1, 0.3, 0.9)]))
     found = con.execute(
-        "select m6.ope_radius(count(*), stddev_samp(x), 0.05, 3000), m6.ope_bet(x) from (select unnest(?::double[]) as x)",
+        "select m6.ope_radius(count(*), stddev_samp(x), 0.05, 3000), m6.ope_bet(x) "
+        "from (select unnest(?::double[]) as x)",
         [x.tolist()],
     ).fetchall()[0]
     assert found == pytest.approx((radius, bet), **CLOSE)
