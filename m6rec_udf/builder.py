@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 
 from m6rec_udf import arrays, models, moment, training
+from m6rec_udf.connection import behaviour_view
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.query import one
@@ -76,6 +77,7 @@ def build(
     *,
     as_of: datetime | None = None,
     seed: int = 0,
+    satisfaction: str | None = None,
     activate: bool = True,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -85,6 +87,8 @@ def build(
         con: a dressed connection.
         as_of: behaviour after this moment (UTC) is not read; default: the latest ``happened_at`` in the file.
         seed: seed of every random choice.
+        satisfaction: the satisfaction function, sql/satisfaction/sat_<name>.sql; default: that of the build in
+            force, ``graded`` for the first one.
         activate: False stores the version without putting it in force (``recommend(..., version := n)`` reads it).
         progress: called with (step, done, total).
 
@@ -95,15 +99,18 @@ def build(
     context = context_of(con)
     work = con.cursor()
     try:
-        return _Build(work, context, seed, _Clock(progress)).run(as_of, activate=activate)
+        return _Build(work, context, seed, satisfaction, _Clock(progress)).run(as_of, activate=activate)
     finally:
         work.close()
 
 
 class _Build:
-    def __init__(self, con: duckdb.DuckDBPyConnection, context: Context, seed: int, clock: _Clock) -> None:
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, context: Context, seed: int, satisfaction: str | None, clock: _Clock
+    ) -> None:
         self.con, self.context, self.seed, self.clock = con, context, seed, clock
-        self.models = models.collect(context.project)
+        self.satisfaction = satisfaction or self._satisfaction_in_force()
+        self.models = models.with_satisfaction(models.collect(context.project), self.satisfaction)
         self.decisions: list[tuple[str, str, str]] = []
 
     def run(self, as_of: datetime | None, *, activate: bool) -> BuildReport:
@@ -112,6 +119,7 @@ class _Build:
         strategies = self._strategies()
         bound = moment.parameters(self.con, self.as_of, self._positive_at())
         moment.run_models(self.con, self.models, bound)
+        models.check_columns(self.con, self.models[models.IN_FORCE], models.SATISFACTION_COLUMNS)
         self.items = moment.catalogue(self.con)
         self.log = moment.read_log(self.con)
         self.clock("features")
@@ -123,6 +131,7 @@ class _Build:
             repeats_allowed=self._repeats_allowed(),
             strategies={name: bit for name, bit in strategies.items() if name != "blended"},
             encoder=self.context.encoder.name,
+            satisfaction=self.satisfaction,
             seed=self.seed,
             regularisation=self._regularisation(),
         )
@@ -155,6 +164,13 @@ class _Build:
                 "load data first: m6rec_udf.load(con, events=..., items=...)",
             )
         return row[0] or row[1] or datetime(1970, 1, 1)  # noqa: DTZ001
+
+    def _satisfaction_in_force(self) -> str:
+        sql = (
+            "select json_extract_string(m.parameters, '$.satisfaction') from m6.models as m "
+            "inner join m6.active as a on m.model_version = a.model_version"
+        )
+        return one(self.con, sql)[0] or "graded"
 
     def _watermarks(self) -> tuple[int, int]:
         row = one(
@@ -334,10 +350,11 @@ class _Build:
         """The build's tables for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
         for model in self.models.values():
-            if model.layer in ("staging", "features"):
+            if model.layer in ("staging", "features") and model.name not in models.LIVE:
                 con.execute(f"create or replace table m6.{model.name} as select * from {model.name}")
                 about = model.description.replace("'", "''")
                 con.execute(f"comment on table m6.{model.name} is '{about}'")
+        con.execute(behaviour_view(self.models["stg_behaviour"].sql, self.models[models.IN_FORCE].sql))
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
         con.execute("delete from m6.lineage")

@@ -129,10 +129,19 @@ def _definitions() -> list[tuple[str, str]]:
         (path.stem, f"create or replace view m6.{path.stem} as\n{path.read_text(encoding='utf-8')}")
         for path in sorted((root / "views").glob("*.sql"))
     ]
-    staged = resources.read_sql("staging", "stg_behaviour").replace("$as_of", "timestamp 'infinity'")
-    views.append(("behaviour", f"create or replace view m6.behaviour as\n{staged}"))
+    graded = resources.read_sql("satisfaction", "sat_graded")
+    views.append(("behaviour", behaviour_view(resources.read_sql("staging", "stg_behaviour"), graded)))
     macros = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted((root / "macros").glob("*.sql"))]
     return views + macros
+
+
+def behaviour_view(staging: str, satisfaction: str) -> str:
+    """The statement of the live view m6.behaviour: stg_behaviour without an end, graded by a satisfaction function."""
+    staged = staging.replace("$as_of", "timestamp 'infinity'")
+    return (
+        f"create or replace view m6.behaviour as\nwith stg_behaviour as (\n{staged}\n)\n"
+        f"select * from (\n{satisfaction}\n)"
+    )
 
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:
@@ -168,11 +177,11 @@ def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
     try:
         cursor.execute("set search_path = 'm6'")
         bound = {"as_of": datetime(1, 1, 1), "span_days": 1.0, "positive_at": 0.75}  # noqa: DTZ001
-        shipped = models.collect()
+        shipped = models.with_satisfaction(models.collect(), "graded")
         for model in models.ordered({n: m for n, m in shipped.items() if m.layer in ("staging", "features")}):
             present = one(cursor, "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = ?", [model.name])
             if present[0] is None:
-                models.run(cursor, model, bound)
+                models.run(cursor, model, bound, temporary=model.name in models.LIVE)
     finally:
         cursor.close()
 

@@ -20,6 +20,7 @@ def features(
     items: Any = None,
     users: Any = None,
     as_of: datetime | None = None,
+    satisfaction: str = "graded",
     columns: dict[str, dict[str, str]] | None = None,
 ) -> duckdb.DuckDBPyRelation:
     """Compute one staging or feature model over frames, equal to the table a build writes.
@@ -29,6 +30,7 @@ def features(
         model: name of the model, "feat_user_activity".
         events, items, users: anything ``load`` takes: Polars (eager, lazy), Arrow, pandas, relations, paths.
         as_of: behaviour after this moment (UTC) is left out; default: the latest ``happened_at``.
+        satisfaction: name of the satisfaction function, sql/satisfaction/sat_<name>.sql.
         columns: source column to contract column, by table, as in ``load``.
 
     Raises:
@@ -42,7 +44,7 @@ def features(
     from m6rec_udf.registry import context_of, is_registered
 
     project = context_of(con).project if is_registered(con) else None
-    found = models.collect(project)
+    found = models.with_satisfaction(models.collect(project), satisfaction)
     if model not in found:
         raise UnknownNameError(
             f"there is no SQL model {model!r}, expected one of "

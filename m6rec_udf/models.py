@@ -15,6 +15,9 @@ from m6rec_udf.errors import ModelSqlError, SchemaError, UnknownNameError
 
 LAYERS = ("staging", "features", "strategies", "satisfaction", "marts")
 CANDIDATE_COLUMNS = ("user_idx", "item_idx", "raw_score")
+SATISFACTION_COLUMNS = ("user_id", "item_id", "event_type", "value", "interest", "satisfaction", "happened_at")
+IN_FORCE = "satisfaction_in_force"
+LIVE = ("stg_behaviour", IN_FORCE)  # people read them as the live view m6.behaviour, not as tables
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -59,6 +62,21 @@ def collect(project: Path | None = None) -> dict[str, Model]:
                     path.stem, layer, path.read_text(encoding="utf-8").strip(), "shipped" if is_shipped else str(path)
                 )
     return found
+
+
+def with_satisfaction(found: dict[str, Model], name: str) -> dict[str, Model]:
+    """The models with the satisfaction function ``name`` in force: ``satisfaction_in_force`` is sat_<name>.
+
+    Raises UnknownNameError: there is no such file.
+    """
+    if f"sat_{name}" not in found:
+        known = sorted(n.removeprefix("sat_") for n, m in found.items() if m.layer == "satisfaction")
+        raise UnknownNameError(
+            f"there is no satisfaction function {name!r}, expected one of {', '.join(known)}",
+            "a function of your own is one file sql/satisfaction/sat_<name>.sql in the project folder",
+        )
+    chosen = found[f"sat_{name}"]
+    return {**found, IN_FORCE: Model(IN_FORCE, "staging", chosen.sql, chosen.path)}
 
 
 def references(model: Model, names: set[str]) -> set[str]:
@@ -116,12 +134,12 @@ def run(con: duckdb.DuckDBPyConnection, model: Model, parameters: dict[str, Any]
         ) from error
 
 
-def check_columns(con: duckdb.DuckDBPyConnection, model: Model) -> None:
-    """Raise SchemaError unless a strategy has exactly the columns of every strategy."""
+def check_columns(con: duckdb.DuckDBPyConnection, model: Model, expected: tuple[str, ...] = CANDIDATE_COLUMNS) -> None:
+    """Raise SchemaError unless the model's table has exactly the columns of every model of its kind."""
     columns = tuple(row[0] for row in con.execute(f"describe {model.name}").fetchall())
-    if columns != CANDIDATE_COLUMNS:
+    if columns != expected:
         raise SchemaError(
-            f"the strategy {model.name} ({model.path}) has the columns {', '.join(columns)}, "
-            f"expected {', '.join(CANDIDATE_COLUMNS)}",
-            "end the model with: select user_idx, item_idx, raw_score from ...",
+            f"the model {model.name} ({model.path}) has the columns {', '.join(columns)}, "
+            f"expected {', '.join(expected)}",
+            f"end the model with: select {', '.join(expected)} from ...",
         )

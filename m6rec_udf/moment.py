@@ -28,6 +28,7 @@ class Settings:
         repeats_allowed: seen items may be recommended again.
         strategies: bit by strategy name, enabled ones only.
         encoder: name of the text encoder.
+        satisfaction: name of the satisfaction function.
         seed: seed of every random choice.
         regularisation: lambda of the closed-form item-item weights.
     """
@@ -36,6 +37,7 @@ class Settings:
     repeats_allowed: bool
     strategies: dict[str, int]
     encoder: str
+    satisfaction: str
     seed: int
     regularisation: float
     trend_power: float = 0.5

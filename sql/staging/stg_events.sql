@@ -1,7 +1,7 @@
 -- one row per behaviour up to $as_of, keyed by integers: what every feature reads
 with
 
-behaviour as (select * from stg_behaviour),
+behaviour as (select * from satisfaction_in_force),
 
 users as (select user_idx, user_id from stg_users),
 
