@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from m6rec_udf import arrays, models, moment, training
+from m6rec_udf import arrays, models, moment, training, tuning
 from m6rec_udf.connection import behaviour_view
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import NotBuiltError
@@ -244,6 +244,11 @@ class _Build:
             moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
             self.clock("features of past moments")
             snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+            if at == 0:
+                column, power, why = tuning.choose_trend(snapshot, self.log, until, seed=self.seed)
+                self.settings.trend_column, self.settings.trend_power = column, power
+                snapshot.settings |= {"trend_column": column, "trend_power": power}
+                self._decide("item_item_trend", f"{column} to the power {power:g}", why)
             out.append(
                 training.rows_of_window(snapshot, self.log, until, seed=self.seed + at, extra=self._extra_at(snapshot))
             )

@@ -42,9 +42,9 @@ def candidate_weights(
     window = parameters["window"]
     statistics = np.zeros((FOLDS, len(groups), window, len(names), 5))
     place, column = {g: n for n, g in enumerate(groups)}, {name: n for n, name in enumerate(names)}
-    for shown, domain, segment, fold, strategy, *sums in con.execute("from fb_statistics order by all").fetchall():
+    for at_period, domain, segment, fold, strategy, *sums in con.execute("from fb_statistics order by all").fetchall():
         if strategy in column:
-            at = shown - period + window - 1
+            at = at_period - period + window - 1
             statistics[fold, place[domain, segment], at, column[strategy]] = sums
     total = con.execute("select cast(sum(cast(reward as decimal(38, 12))) as double) / count(*) from fb_log").fetchall()
     mean_reward = max(abs(total[0][0]), 1e-6)
@@ -63,6 +63,10 @@ def candidate_weights(
             g = place.get(group)
             mean = found.new_mean if g is None else found.means[g]
             covariance = found.new_covariance if g is None else found.covariances[g]
+            shown = whole.sum(axis=0) if g is None else whole[g]
+            has_shown = shown[:, :, 0].sum(axis=0) > 0  # one that never had an item to propose cannot be the best
+            if has_shown.any():
+                mean = np.where(has_shown, mean, -np.inf)
             best = solve.probability_best(mean, covariance, draws=parameters["draws"], seed=seed)
             target = solve.with_floor(best, parameters["floor"])
             weights[group] = solve.step(start, target, max_kl=parameters["max_kl"])

@@ -137,7 +137,7 @@ def propose(
             dense = scores.dense(name)
             if name == "semantic" and not exclude_seen:
                 dense[seen] = -np.inf
-            add(name, *_best(dense, open_, PER_STRATEGY))
+            add(name, *top_open(dense, open_, PER_STRATEGY))
     for name in LISTED:
         if name in bits:
             wanted = max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY
@@ -179,7 +179,7 @@ def _merge(
     return Candidates(row, item, supporters, is_seen, {name: scores.of_pairs(name, row, item) for name in SCORED})
 
 
-def _best(scores: np.ndarray, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def top_open(scores: np.ndarray, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits.
 
     ``scores`` is overwritten.

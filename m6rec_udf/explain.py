@@ -42,11 +42,12 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
     """The parts of one user's satisfaction with one item, as rows of (part, name, value, contribution).
 
     Parts: ``satisfaction`` (calibrated, and the raw score before calibration), ``base`` (the model's expectation),
-    ``feature`` (value, and its SHAP contribution to the raw score: base and contributions add up to it;
-    Lundberg and Lee 2017, as LightGBM computes it), ``strategy`` (raw score of those that proposed the item).
+    ``feature`` (value, and its contribution to the raw score: base and contributions add up to it; the trees' by
+    SHAP, Lundberg and Lee 2017, the linear start's as weight times input), ``strategy`` (raw score of those that proposed the item).
     """
     from m6rec_udf.candidates import propose
     from m6rec_udf.ranking import FEATURES, features
+    from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS
 
     assert snapshot.model is not None
     profile = Profile(snapshot, behaviour)
@@ -64,6 +65,10 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
     booster = snapshot.model.booster()
     if booster is not None:
         shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
+        linear = snapshot.model.linear_parts(x)[0]
+        for name, part in zip(LINEAR_LOGS + LINEAR_RANKS, linear[1:], strict=True):
+            shares[FEATURES.index(name)] += part
+        shares[-1] += linear[0]
         rows.append(_row("base", "expected raw score", None, float(shares[-1])))
         order = np.argsort(-np.abs(shares[:-1]), kind="stable")
         rows += [_row("feature", FEATURES[i], float(x[0, i]), float(shares[i])) for i in order]

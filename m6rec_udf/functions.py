@@ -189,6 +189,7 @@ def candidates_of(
 
 def _make_satisfaction(context: Context) -> Callable[..., Any]:
     def m6_satisfaction(version: Any, rows: Any) -> Any:
+        """Calibrated satisfaction of each feature list; NULL, an item the build does not know, gets the base rate."""
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
@@ -200,9 +201,12 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
         width = len(model.features)
         lists = _one(rows)
         lengths = np.asarray(lists.value_lengths().fill_null(-1))
-        if (lengths != width).any():
-            raise ParameterError(f"m6_satisfaction got {int(lengths[lengths != width][0])} features, expected {width}")
-        return pa.array(model.predict(np.asarray(lists.flatten(), np.float32).reshape(-1, width)))
+        wrong = lengths[(lengths != width) & (lengths != -1)]
+        if len(wrong):
+            raise ParameterError(f"m6_satisfaction got {int(wrong[0])} features, expected {width}")
+        out = np.full(len(lists), model.base_rate)
+        out[lengths == width] = model.predict(np.asarray(lists.flatten(), np.float32).reshape(-1, width))
+        return pa.array(out)
 
     return m6_satisfaction
 

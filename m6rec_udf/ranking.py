@@ -15,6 +15,10 @@ FEATURES: tuple[str, ...] = (
     "item_log_trend_short",
     "item_log_trend_medium",
     "item_log_trend_long",
+    "item_log_successes",
+    "item_log_success_short",
+    "item_log_success_medium",
+    "item_log_success_long",
     "item_trend_ratio_short",
     "item_trend_ratio_medium",
     "item_satisfaction",
@@ -47,6 +51,7 @@ FEATURES: tuple[str, ...] = (
     "rank_matrix_factorization",
     "rank_semantic",
     "rank_trending",
+    "rank_success",
     "supporters",
 )
 
@@ -67,6 +72,7 @@ def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndar
         columns[f"rank_{name}"] = _rank(row, np.where(raw > 0, raw, 0), profile.users)
     trend = columns["item_log_trend_short"] + columns["item_log_trend_medium"]
     columns["rank_trending"] = _rank(row, trend, profile.users)
+    columns["rank_success"] = _rank(row, columns["item_log_success_long"], profile.users)
     columns["supporters"] = np.bitwise_count(found.supporters)
     out = np.empty((len(row), len(FEATURES)), np.float32)
     for at, name in enumerate(FEATURES):
@@ -86,6 +92,10 @@ def _item_features(snapshot: Snapshot, item: np.ndarray, span: float) -> dict[st
         "item_log_trend_short": np.log(column("trend_short") + 0.01),
         "item_log_trend_medium": np.log(column("trend_medium") + 0.01),
         "item_log_trend_long": np.log(column("trend_long") + 0.01),
+        "item_log_successes": np.log1p(column("successes")),
+        "item_log_success_short": np.log(column("success_short") + 0.01),
+        "item_log_success_medium": np.log(column("success_medium") + 0.01),
+        "item_log_success_long": np.log(column("success_long") + 0.01),
         "item_trend_ratio_short": column("trend_short") / (column("trend_long") + 0.1),
         "item_trend_ratio_medium": column("trend_medium") / (events + 1.0),
         "item_satisfaction": column("satisfaction"),

@@ -16,6 +16,29 @@ import numpy as np
 from m6rec_udf.ranking import FEATURES
 
 TREES = 300
+LINEAR_LOGS = (
+    "item_log_trend_very_short",
+    "item_log_trend_short",
+    "item_log_trend_medium",
+    "item_log_trend_long",
+    "item_log_events",
+    "item_log_successes",
+    "item_log_success_short",
+    "item_log_success_medium",
+    "item_log_success_long",
+    "pair_log_events",
+    "pair_category_share",
+    "score_buy_again",
+    "supporters",
+)
+LINEAR_RANKS = (
+    "rank_covisitation",
+    "rank_item_item",
+    "rank_matrix_factorization",
+    "rank_semantic",
+    "rank_trending",
+    "rank_success",
+)
 LEAST_POSITIVES = 30
 PARAMETERS: dict[str, Any] = {
     "objective": "cross_entropy",
@@ -51,19 +74,21 @@ class SatisfactionModel:
             score of trend and strategy ranks orders the items around the base rate.
         slope, intercept: calibration sigmoid(slope * logit(z) + intercept) (Platt 1999).
         base_rate: mean y of the training rows.
+        linear: intercept and weights of the logistic score the trees start from.
     """
 
     text: str = ""
     slope: float = 1.0
     intercept: float = 0.0
     base_rate: float = 0.05
+    linear: list[float] = field(default_factory=list)
     features: tuple[str, ...] = FEATURES
     curve: list[float] = field(default_factory=list)
     _booster: Any = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> str:
         """Everything as JSON text."""
-        keys = ("text", "slope", "intercept", "base_rate", "curve")
+        keys = ("text", "slope", "intercept", "base_rate", "linear", "curve")
         return json.dumps({**{key: getattr(self, key) for key in keys}, "features": list(self.features)})
 
     @classmethod
@@ -88,7 +113,12 @@ class SatisfactionModel:
         booster = self.booster()
         if booster is None:
             return logit(np.full(len(x), self.base_rate)) + _prior_score(x)
-        return np.asarray(booster.predict(x, raw_score=True, num_threads=threads() if len(x) > 4096 else 1), np.float64)
+        trees = booster.predict(x, raw_score=True, num_threads=threads() if len(x) > 4096 else 1)
+        return np.asarray(trees, np.float64) + self.linear_parts(x).sum(1)
+
+    def linear_parts(self, x: np.ndarray) -> np.ndarray:
+        """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
+        return np.column_stack([np.ones(len(x)), linear_inputs(x)]) * np.asarray(self.linear)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
@@ -121,6 +151,34 @@ def _prior_score(x: np.ndarray) -> np.ndarray:
     return score - 2.0
 
 
+def linear_inputs(x: np.ndarray) -> np.ndarray:
+    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank); 0 where nothing is known."""
+    logs = [x[:, FEATURES.index(name)].astype(np.float64) for name in LINEAR_LOGS]
+    ranks = [5.0 / (5.0 + x[:, FEATURES.index(name)].astype(np.float64)) for name in LINEAR_RANKS]
+    return np.nan_to_num(np.column_stack([*logs, *ranks]))
+
+
+def fit_linear(rows: Rows, *, ridge: float = 10.0) -> list[float]:
+    """Intercept and weights of a ridge-penalised logistic regression under the cross-entropy, by Newton steps."""
+    x = linear_inputs(rows.x)
+    mean, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
+    z = np.column_stack([np.ones(len(x)), (x - mean) / spread])
+    penalty = np.full(z.shape[1], ridge)
+    penalty[0] = 1e-6
+    w = np.zeros(z.shape[1])
+    w[0] = float(logit(np.array([np.average(rows.y, weights=rows.weight)]))[0])
+    for _ in range(30):
+        p = sigmoid(z @ w)
+        gradient = z.T @ (rows.weight * (p - rows.y)) + penalty * np.where(np.arange(len(w)) == 0, 0, w)
+        curvature = rows.weight * np.maximum(p * (1 - p), 1e-6)
+        step = np.linalg.solve((z * curvature[:, None]).T @ z + np.diag(penalty), gradient)
+        w -= np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-8:
+            break
+    weights = w[1:] / spread
+    return [float(w[0] - (weights * mean).sum()), *map(float, weights)]
+
+
 def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
     """Fit on ``rows``; stop and calibrate on ``later``, a slice of time after them."""
     positives = int((rows.y > 0).sum())
@@ -132,8 +190,20 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
     parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
-    data = lightgbm.Dataset(rows.x, rows.y, weight=rows.weight, feature_name=list(FEATURES), free_raw_data=True)
-    check = lightgbm.Dataset(later.x, later.y, weight=later.weight, reference=data)
+    model = SatisfactionModel(
+        base_rate=float(np.average(rows.y, weights=rows.weight)), linear=fit_linear(rows), text=""
+    )
+    data = lightgbm.Dataset(
+        rows.x,
+        rows.y,
+        weight=rows.weight,
+        init_score=model.linear_parts(rows.x).sum(1),
+        feature_name=list(FEATURES),
+        free_raw_data=True,
+    )
+    check = lightgbm.Dataset(
+        later.x, later.y, weight=later.weight, init_score=model.linear_parts(later.x).sum(1), reference=data
+    )
     history: dict[str, Any] = {}
     booster = lightgbm.train(
         parameters,
@@ -143,12 +213,8 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
         valid_names=["later"],
         callbacks=[lightgbm.early_stopping(30, verbose=False), lightgbm.record_evaluation(history)],
     )
-    curve = [float(v) for v in history["later"]["cross_entropy"]]
-    model = SatisfactionModel(
-        text=booster.model_to_string(num_iteration=booster.best_iteration),
-        base_rate=float(np.average(rows.y, weights=rows.weight)),
-        curve=curve,
-    )
+    model.curve = [float(v) for v in history["later"]["cross_entropy"]]
+    model.text = booster.model_to_string(num_iteration=booster.best_iteration)
     model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
     return model
 

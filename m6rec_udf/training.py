@@ -13,6 +13,8 @@ from m6rec_udf.satisfaction import Rows
 
 WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
+WINDOWS_OF_SMALL_LOGS = 7
+SMALL_LOG = 300_000  # events
 USERS_PER_WINDOW = 5000
 NEGATIVES_PER_USER = 100
 
@@ -21,7 +23,8 @@ def cuts(log: Log) -> list[float]:
     """Moments from which windows look ahead, latest first: quantiles of the log's times."""
     if len(log.happened_at) < 50:
         return []
-    shares = [1 - WINDOW_SHARE * (j + 1) for j in range(WINDOWS)]
+    windows = WINDOWS_OF_SMALL_LOGS if len(log.happened_at) < SMALL_LOG else WINDOWS
+    shares = [1 - WINDOW_SHARE * (j + 1) for j in range(windows)]
     found = [float(np.quantile(log.happened_at, s, method="higher")) for s in shares]
     first = float(log.happened_at.min())
     return [c for at, c in enumerate(found) if c > first and c not in found[:at]]

@@ -15,6 +15,10 @@ per_item as (
         sum(pow(0.5, age_days / (0.01 * $span_days))) as trend_short,
         sum(pow(0.5, age_days / (0.03 * $span_days))) as trend_medium,
         sum(pow(0.5, age_days / (0.1 * $span_days))) as trend_long,
+        count(*) filter (where is_positive) as successes,
+        sum(case when is_positive then pow(0.5, age_days / (0.01 * $span_days)) else 0.0 end) as success_short,
+        sum(case when is_positive then pow(0.5, age_days / (0.03 * $span_days)) else 0.0 end) as success_medium,
+        sum(case when is_positive then pow(0.5, age_days / (0.1 * $span_days)) else 0.0 end) as success_long,
         max(age_days) as age_days,
         min(age_days) as idle_days
     from events
@@ -52,6 +56,10 @@ joined as (
         coalesce(p.trend_short, 0.0) as trend_short,
         coalesce(p.trend_medium, 0.0) as trend_medium,
         coalesce(p.trend_long, 0.0) as trend_long,
+        coalesce(p.successes, 0) as successes,
+        coalesce(p.success_short, 0.0) as success_short,
+        coalesce(p.success_medium, 0.0) as success_medium,
+        coalesce(p.success_long, 0.0) as success_long,
         case
             when i.created_at is not null and i.created_at <= $as_of
                 then greatest(coalesce(p.age_days, 0.0), date_diff('second', i.created_at, $as_of) / 86400.0)

@@ -1,5 +1,5 @@
 -- one row per (user, item) of a list: the one body behind recommend, recommend_many and serve
---   requested -> filters -> histories -> m6_candidates -> m6_satisfaction -> m6_slate
+--   requested -> filters -> histories -> m6_candidates -> m6_satisfaction -> m6_slate -> filled with new items
 create or replace macro m6.slates(
     user_list,
     k := 10,
@@ -169,6 +169,77 @@ explained as (
     from listed as l
     inner join histories as h on l.user_id = h.user_id
     left join m6.strategies as s on l.slot.bit = s.bit
+),
+
+-- the end of the fallback chain: what the build cannot rank yet, the newest first, before items seen already
+short as (
+    select h.user_id, any_value(h.segment) as segment, any_value(h.history) as history
+    from histories as h
+    left join explained as x on h.user_id = x.user_id and x.strategy <> 'seen'
+    group by h.user_id
+    having count(x.item_id) < k
+),
+
+unranked as (
+    select
+        s.user_id,
+        i.item_id,
+        s.segment,
+        list_contains(coalesce(list_transform(s.history, lambda h: h.item_id), []), i.item_id) as is_seen,
+        i.created_at
+    from m6.items as i
+    cross join short as s
+    anti join explained as x on s.user_id = x.user_id and i.item_id = x.item_id
+    where
+        i.is_available
+        and (in_domain is null or i.domain = cast(in_domain as varchar))
+        and (i.created_at is null or i.created_at <= until)
+        and (
+            among = 'm6.available_items'
+            or i.item_id in (
+                select cast(item_id as varchar) from query_table(among) where among <> 'm6.available_items'
+            )
+        )
+    qualify row_number() over (
+        partition by s.user_id
+        order by is_seen, i.created_at desc nulls last, i.item_id
+    ) <= k
+),
+
+filled as (
+    select *, cast(null as timestamp) as created_at
+    from explained
+    union all by name
+    select
+        u.user_id,
+        u.item_id,
+        m6_satisfaction(a.model_version, null) as score,
+        m6_satisfaction(a.model_version, null) as satisfaction,
+        case when u.is_seen then 'seen' else 'new' end as strategy,
+        cast(0 as ubigint) as supporters,
+        cast(0 as ubigint) as eligible,
+        case when a.drawn_seed is not null then 1.0 end as propensity,
+        u.segment,
+        coalesce(cast(in_domain as varchar), '*') as weights_domain,
+        a.policy_version,
+        a.model_version,
+        a.drawn_seed,
+        u.created_at
+    from unranked as u
+    cross join active as a
+),
+
+ranked as (
+    select
+        * exclude (rank, created_at),
+        cast(
+            row_number() over (
+                partition by user_id
+                order by strategy = 'seen', rank nulls last, created_at desc nulls last, item_id
+            ) as integer
+        ) as rank
+    from filled
+    qualify rank <= k
 )
 
 select
@@ -182,7 +253,7 @@ select
         when x.strategy = 'seen' then 'you know this one; nothing new is left'
         when x.because_item_id is not null
             then 'because of "' || coalesce(because.title, x.because_item_id) || '" in your history'
-        when x.strategy = 'fresh' then 'new in the catalogue'
+        when x.strategy in ('fresh', 'new') then 'new in the catalogue'
         when x.strategy = 'popular' then 'liked by many'
         else 'popular lately'
     end as reason,
@@ -196,7 +267,7 @@ select
     x.weights_domain,
     x.because_item_id,
     x.drawn_seed
-from explained as x
+from ranked as x
 left join m6.items as i on x.item_id = i.item_id
 left join m6.items as because on x.because_item_id = because.item_id;
 comment on macro table m6.slates is 'The one body behind recommend, recommend_many and serve: candidates, satisfaction, mixing';
