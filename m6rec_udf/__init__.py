@@ -1,5 +1,6 @@
 """m6rec: an embedded, SQL-centric recommender with a Python UDF core.
 
+Example:
     import m6rec_udf as m6
 
     con = m6.connect("shop.duckdb")
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from m6rec_udf.doctor import doctor as doctor
     from m6rec_udf.errors import M6Error as M6Error
     from m6rec_udf.evaluate import evaluate as evaluate
+    from m6rec_udf.external import use_tables as use_tables
     from m6rec_udf.frames import features as features
     from m6rec_udf.load import load as load
     from m6rec_udf.policy import policy_value as policy_value
@@ -41,6 +43,7 @@ _HOME = {
     "install": "connection",
     "uninstall": "connection",
     "load": "load",
+    "use_tables": "external",
     "features": "frames",
     "build": "builder",
     "evaluate": "evaluate",
@@ -55,7 +58,7 @@ _HOME = {
     "init": "project",
     "M6Error": "errors",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,13 @@ class Snapshot:
         """item_id to item_idx."""
         return {item_id: idx for idx, item_id in enumerate(self.item_ids)}
 
+    @cached_property
+    def arrow_ids(self) -> Any:
+        """item_ids as a pyarrow string array."""
+        import pyarrow as pa
+
+        return pa.array(self.item_ids, pa.string())
+
     def column(self, name: str) -> np.ndarray:
         """One column of feat_item_activity, float32 ``[n]``."""
         return self.item[:, ITEM_COLUMNS.index(name)]
@@ -100,21 +107,21 @@ class Snapshot:
     def popular_order(self) -> np.ndarray:
         """All known items, most behaviour first, ties by item_id."""
         order = np.lexsort((np.arange(self.n), -self.column("events")))
-        return order[self.is_known[order]]
+        return np.asarray(order[self.is_known[order]])
 
     @cached_property
     def trending_order(self) -> np.ndarray:
         """Items with behaviour, most of it lately first."""
         score = np.round(self.column("trend_short") + self.column("trend_medium"), 6)
         order = np.lexsort((np.arange(self.n), -score))
-        return order[(score[order] > 0) & self.is_known[order]]
+        return np.asarray(order[(score[order] > 0) & self.is_known[order]])
 
     @cached_property
     def fresh_order(self) -> np.ndarray:
         """Items that came within the last 5 % of the span, youngest first."""
         age = np.nan_to_num(self.column("age_days"), nan=0.0)
         order = np.lexsort((np.arange(self.n), np.round(age, 6)))
-        return order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]]
+        return np.asarray(order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]])
 
     def in_domain(self, name: str | None) -> np.ndarray | None:
         """Mask of the items of a domain; None for every domain."""
@@ -196,7 +203,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         settings=json.loads(parts["settings"]),
         item_ids=json.loads(parts["item_ids"]),
         model=SatisfactionModel.from_json(parts["satisfaction"].decode()),
-        **{name: array(name) for name in _ARRAYS},
+        **{name: array(name) for name in _ARRAYS},  # type: ignore[arg-type]
         **matrices,
     )
 

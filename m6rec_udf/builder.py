@@ -16,19 +16,16 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from m6rec_udf import arrays, models, moment, training, tuning
+from m6rec_udf import arrays, models, moment, resources, training, tuning
 from m6rec_udf.connection import behaviour_view
 from m6rec_udf.embed import content_hash, embed_texts
-from m6rec_udf.errors import NotBuiltError
+from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
 from m6rec_udf.satisfaction import Rows, train
 
 Progress = Callable[[str, int, int], None]
 KEPT_VERSIONS = 3
-OWN_ARRAYS = frozenset(
-    "popular trending fresh covisitation item_item matrix_factorization semantic buy_again segment_popular".split()
-)
 EXTRA_PER_USER = 60
 
 
@@ -120,6 +117,7 @@ class _Build:
         bound = moment.parameters(self.con, self.as_of, self._positive_at())
         moment.run_models(self.con, self.models, bound)
         models.check_columns(self.con, self.models[models.IN_FORCE], models.SATISFACTION_COLUMNS)
+        self._check_rows()
         self.items = moment.catalogue(self.con)
         self.log = moment.read_log(self.con)
         self.clock("features")
@@ -150,6 +148,16 @@ class _Build:
             version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), len(rows.y)
         )
 
+    def _check_rows(self) -> None:
+        """Run sql/checks/build/chk_*.sql over the tables of the build: any row is a failure."""
+        for path in sorted((resources.sql_root() / "checks" / "build").glob("*.sql")):
+            rows = self.con.execute(path.read_text(encoding="utf-8")).fetchall()
+            if rows:
+                raise CheckFailedError(
+                    f"the check {path.stem} found {len(rows)} broken rows, expected none; the first: {rows[0]}",
+                    "look at the model it names; an override in your project may have changed its grain",
+                )
+
     # what the data says about the settings
 
     def _latest(self) -> datetime:
@@ -163,7 +171,7 @@ class _Build:
                 "m6.events and m6.items are empty, expected at least one item or event to build from",
                 "load data first: m6rec_udf.load(con, events=..., items=...)",
             )
-        return row[0] or row[1] or datetime(1970, 1, 1)  # noqa: DTZ001
+        return row[0] or row[1] or datetime(1970, 1, 1)
 
     def _satisfaction_in_force(self) -> str:
         sql = (
@@ -288,11 +296,11 @@ class _Build:
             user = np.asarray([position[ids[u]] for u in rows["user_idx"]], np.int64)
             bit = self.settings.strategies[model.name.removeprefix("cand_")]
             parts.append((user, rows["item_idx"].astype(np.int64), np.full(len(user), bit)))
-        user, item, bit = (np.concatenate(p) for p in zip(*parts, strict=True))
+        user, item, bits = (np.concatenate(p) for p in zip(*parts, strict=True))
 
         def of_block(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             keep = np.isin(user, block)
-            return np.searchsorted(block, user[keep]), item[keep], bit[keep]
+            return np.searchsorted(block, user[keep]), item[keep], bits[keep]
 
         return of_block
 
@@ -368,7 +376,7 @@ class _Build:
             [
                 [model.name, model.layer, reads, model.path]
                 for model in self.models.values()
-                for reads in sorted(models.references(model, set(self.models))) or [None]
+                for reads in sorted(models.references(model, set(self.models))) or [""]
             ],
         )
 

@@ -101,6 +101,8 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
         "create table if not exists m6.migrations (name varchar primary key, content_hash varchar not null, "
         "applied_at timestamp not null default cast(now() at time zone 'UTC' as timestamp))"
     )
+    if one(con, "select comment from duckdb_tables() where schema_name = 'm6' and table_name = 'migrations'")[0] is None:
+        _comment_migrations(con)
     done = {row[0] for row in con.execute("select name from m6.migrations").fetchall()}
     applied = []
     for path in sorted(resources.migrations_root().glob("*.sql")):
@@ -135,6 +137,13 @@ def _definitions() -> list[tuple[str, str]]:
     return views + macros
 
 
+def _comment_migrations(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("comment on table m6.migrations is 'one row per migration applied to this file'")
+    con.execute("comment on column m6.migrations.name is 'file stem'")
+    con.execute("comment on column m6.migrations.content_hash is 'SHA-256 of the file when it was applied'")
+    con.execute("comment on column m6.migrations.applied_at is 'UTC'")
+
+
 def behaviour_view(staging: str, satisfaction: str) -> str:
     """The statement of the live view m6.behaviour: stg_behaviour without an end, graded by a satisfaction function."""
     staged = staging.replace("$as_of", "timestamp 'infinity'")
@@ -149,6 +158,8 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
     todo = _definitions()
     digest = hashlib.sha256("\n".join(text for _, text in todo).encode()).hexdigest()
     con.execute("create table if not exists m6.definitions (content_hash varchar)")
+    con.execute("comment on table m6.definitions is 'one row: which views and macros this file holds'")
+    con.execute("comment on column m6.definitions.content_hash is 'SHA-256 of their statements'")
     if one(con, "select 1 from m6.definitions where content_hash = ?", [digest])[0] is not None:
         return
     _create_build_tables(con)
@@ -176,11 +187,11 @@ def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
     cursor = con.cursor()
     try:
         cursor.execute("set search_path = 'm6'")
-        bound = {"as_of": datetime(1, 1, 1), "span_days": 1.0, "positive_at": 0.75}  # noqa: DTZ001
+        bound = {"as_of": datetime(1, 1, 1), "span_days": 1.0, "positive_at": 0.75}
         shipped = models.with_satisfaction(models.collect(), "graded")
         for model in models.ordered({n: m for n, m in shipped.items() if m.layer in ("staging", "features")}):
-            present = one(cursor, "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = ?", [model.name])
-            if present[0] is None:
+            is_there = "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = ?"
+            if one(cursor, is_there, [model.name])[0] is None:
                 models.run(cursor, model, bound, temporary=model.name in models.LIVE)
     finally:
         cursor.close()

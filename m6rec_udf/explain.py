@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.history import Behaviour, Profile
@@ -13,29 +14,80 @@ if TYPE_CHECKING:
     from m6rec_udf.candidates import Candidates
 
 
-def evidence(snapshot: Snapshot, behaviour: Behaviour, item: np.ndarray) -> list[str | None]:
-    """item_id of the history item with the largest share in the item's score, per row; None where none speaks for it.
+PAIRS_AT_ONCE = 1_000_000
+
+
+def evidence(
+    snapshot: Snapshot, behaviour: Behaviour, item: np.ndarray, row: np.ndarray | None = None
+) -> list[str | None]:
+    """item_id of the history item with the largest share in the item's score; None where none speaks for it.
 
     Item-item weights and transitions speak first; where they are silent, the nearest text (cosine above 0.3).
+
+    Args:
+        item: int ``[t]`` item_idx, -1 for items the build does not know.
+        row: int ``[t]`` the user of each item, ascending; default: one item per user.
     """
     profile = Profile(snapshot, behaviour)
-    out: list[str | None] = []
+    row = np.arange(len(item)) if row is None else row
     first = np.searchsorted(profile.row, np.arange(behaviour.users + 1))
-    for at, target in enumerate(item):
-        own = np.arange(first[at], first[at + 1])
-        own = own[(profile.interest[own] > 0) & (profile.item[own] != target)]
-        if target < 0 or not len(own):
-            out.append(None)
-            continue
-        items = profile.item[own]
-        linked = snapshot.item_item[items, target] + snapshot.transitions[items, target]
-        weight = np.asarray(linked.todense()).ravel() * profile.long_weight[own]
-        if weight.max() <= 0:
-            cosine = snapshot.text[items] @ snapshot.text[target]
-            weight = np.where(cosine > 0.3, cosine * np.maximum(profile.long_weight[own], 1e-9), 0.0)
-        best = int(np.argmax(np.round(weight, 9)))
-        out.append(snapshot.item_ids[items[best]] if weight[best] > 0 else None)
+    count = np.where(item >= 0, first[row + 1] - first[row], 0)
+    total = np.concatenate([[0], np.cumsum(count)])
+    best = np.full(len(item), -1)
+    start = 0
+    while start < len(item):
+        stop = max(start + 1, int(np.searchsorted(total, total[start] + PAIRS_AT_ONCE, "right")) - 1)
+        part = slice(start, stop)
+        best[part] = _strongest(snapshot, profile, item[part], first[row[part]], count[part])
+        start = stop
+    return [None if at < 0 else snapshot.item_ids[at] for at in best.tolist()]
+
+
+def _strongest(
+    snapshot: Snapshot, profile: Profile, item: np.ndarray, first: np.ndarray, count: np.ndarray
+) -> np.ndarray:
+    """item_idx of the evidence for each target item, -1 for none; its user's pairs start at ``first``."""
+    target = np.repeat(np.arange(len(item)), count)
+    own = np.arange(len(target)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
+    keep = (profile.interest[own] > 0) & (profile.item[own] != item[target])
+    target, own = target[keep], own[keep]
+    out = np.full(len(item), -1)
+    if not len(target):
+        return out
+    linked = _cells(snapshot.item_item, profile.item[own], item[target]) + _cells(
+        snapshot.transitions, profile.item[own], item[target]
+    )
+    weight = linked * profile.long_weight[own]
+    begin = np.flatnonzero(np.diff(target, prepend=-1))
+    end = np.append(begin[1:], len(target))
+    for at in np.flatnonzero(np.maximum.reduceat(weight, begin) <= 0).tolist():
+        a, b = begin[at], end[at]
+        cosine = snapshot.text[profile.item[own[a:b]]] @ snapshot.text[item[target[a]]]
+        weight[a:b] = np.where(cosine > 0.3, cosine * np.maximum(profile.long_weight[own[a:b]], 1e-9), 0.0)
+    rounded = np.round(weight, 9)
+    largest = np.repeat(np.maximum.reduceat(rounded, begin), end - begin)
+    is_best = np.flatnonzero(rounded == largest)
+    is_best = is_best[np.flatnonzero(np.diff(target[is_best], prepend=-1))]
+    speaks = is_best[weight[is_best] > 0]
+    out[target[speaks]] = profile.item[own[speaks]]
     return out
+
+
+def _cells(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Entries (row, column) of a CSR matrix by binary search inside the rows, 0 where nothing is stored."""
+    if not matrix.has_sorted_indices:
+        matrix.sort_indices()
+    if not matrix.nnz:
+        return np.zeros(len(row), matrix.dtype)
+    low, end = matrix.indptr[row].astype(np.int64), matrix.indptr[row + 1].astype(np.int64)
+    high, last = end.copy(), matrix.nnz - 1
+    for _ in range(int((end - low).max(initial=0)).bit_length()):
+        middle = (low + high) >> 1
+        less = (low < high) & (matrix.indices[np.minimum(middle, last)] < column)
+        high = np.where(less, high, middle)
+        low = np.where(less, middle + 1, low)
+    at = np.minimum(low, last)
+    return np.where((low < end) & (matrix.indices[at] == column), matrix.data[at], 0)
 
 
 def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[str, object]]:

@@ -103,32 +103,62 @@ def _make_candidates(context: Context) -> Callable[..., Any]:
     ) -> Any:
         import pyarrow as pa
 
-        from m6rec_udf.arrays import of_version
-
         if not len(version):
             return pa.array([], _candidate_type())
-        snapshot = of_version(context, version[0].as_py())
-        behaviour = behaviour_of(snapshot, _one(history), segment.to_pylist())
-        exclude = seen[0].as_py()
-        found, x = candidates_of(
-            snapshot,
-            behaviour,
-            allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
-            exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
-            at_least=int(k[0].as_py()),
-            extra=_extra(snapshot, _one(extra)),
-        )
-        offsets = np.searchsorted(found.row, np.arange(behaviour.users + 1)).astype(np.int32)
-        ids = np.asarray(snapshot.item_ids, object)[found.item] if snapshot.n else np.zeros(0, object)
+        request = (version, segment, history, extra, domain, among, blocked, seen, k)
+        snapshot, offsets, found, x = _requested(context, request)
         width = x.shape[1]
         lists = pa.ListArray.from_arrays(np.arange(len(x) + 1, dtype=np.int32) * width, pa.array(x.ravel()))
-        structs = pa.StructArray.from_arrays(
-            [pa.array(ids, pa.string()), pa.array(found.supporters), pa.array(found.is_seen), lists],
-            ["item_id", "supporters", "is_seen", "features"],
-        )
-        return pa.ListArray.from_arrays(offsets, structs)
+        return _found_lists(snapshot, offsets, found, "features", lists)
 
     return m6_candidates
+
+
+def _make_scored(context: Context) -> Callable[..., Any]:
+    def m6_scored(
+        version: Any, segment: Any, history: Any, extra: Any, domain: Any, among: Any, blocked: Any, seen: Any, k: Any
+    ) -> Any:
+        """m6_candidates and m6_satisfaction in one step: the features never leave Python."""
+        import pyarrow as pa
+
+        if not len(version):
+            return pa.array([], _scored_type())
+        request = (version, segment, history, extra, domain, among, blocked, seen, k)
+        snapshot, offsets, found, x = _requested(context, request)
+        assert snapshot.model is not None
+        return _found_lists(snapshot, offsets, found, "satisfaction", pa.array(snapshot.model.predict(x), pa.float64()))
+
+    return m6_scored
+
+
+def _requested(context: Context, request: tuple[Any, ...]) -> tuple[Snapshot, np.ndarray, Any, np.ndarray]:
+    """(snapshot, offsets of each user's candidates, candidates, features) of the arguments of m6_candidates."""
+    from m6rec_udf.arrays import of_version
+
+    version, segment, history, extra, domain, among, blocked, seen, k = request
+    snapshot = of_version(context, version[0].as_py())
+    behaviour = behaviour_of(snapshot, _one(history), segment.to_pylist())
+    exclude = seen[0].as_py()
+    found, x = candidates_of(
+        snapshot,
+        behaviour,
+        allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
+        exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
+        at_least=int(k[0].as_py()),
+        extra=_extra(snapshot, _one(extra)),
+    )
+    return snapshot, np.searchsorted(found.row, np.arange(behaviour.users + 1)).astype(np.int32), found, x
+
+
+def _found_lists(snapshot: Snapshot, offsets: np.ndarray, found: Any, name: str, values: pa.Array) -> pa.ListArray:
+    """One list of (item_id, supporters, is_seen, ``name``) per user."""
+    import pyarrow as pa
+
+    structs = pa.StructArray.from_arrays(
+        [snapshot.arrow_ids.take(pa.array(found.item)), pa.array(found.supporters), pa.array(found.is_seen), values],
+        ["item_id", "supporters", "is_seen", name],
+    )
+    return pa.ListArray.from_arrays(offsets, structs)
 
 
 def _candidate_type() -> Any:
@@ -136,6 +166,13 @@ def _candidate_type() -> Any:
 
     fields = [("item_id", pa.string()), ("supporters", pa.uint64()), ("is_seen", pa.bool_())]
     return pa.list_(pa.struct([*fields, ("features", pa.list_(pa.float32()))]))
+
+
+def _scored_type() -> Any:
+    import pyarrow as pa
+
+    fields = [("item_id", pa.string()), ("supporters", pa.uint64()), ("is_seen", pa.bool_())]
+    return pa.list_(pa.struct([*fields, ("satisfaction", pa.float64())]))
 
 
 def _extra(snapshot: Snapshot, lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -345,6 +382,26 @@ def _make_evidence(context: Context) -> Callable[..., Any]:
     return m6_evidence
 
 
+def _make_evidence_list(context: Context) -> Callable[..., Any]:
+    def m6_evidence_list(version: Any, items: Any, history: Any) -> Any:
+        """The same for a list of items per user: one item_id or NULL for each."""
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+        from m6rec_udf.explain import evidence
+
+        if not len(version):
+            return pa.array([], pa.list_(pa.string()))
+        snapshot = of_version(context, version[0].as_py())
+        behaviour = behaviour_of(snapshot, _one(history), [None] * len(items))
+        offsets, flat = _offsets(_one(items))
+        row = np.repeat(np.arange(len(items)), np.diff(offsets))
+        found = pa.array(evidence(snapshot, behaviour, _item_index(snapshot, flat), row), pa.string())
+        return pa.ListArray.from_arrays(offsets.astype(np.int32), found)
+
+    return m6_evidence_list
+
+
 def _make_explain(context: Context) -> Callable[..., Any]:
     def m6_explain(version: Any, segment: Any, item: Any, history: Any) -> Any:
         """Parts of the satisfaction of users with items: a list of (part, name, value, contribution)."""
@@ -461,6 +518,12 @@ FUNCTIONS = (
         ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER"),
         CANDIDATE,
     ),
+    Function(
+        "m6_scored",
+        _make_scored,
+        ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER"),
+        SCORED,
+    ),
     Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
     Function(
         "m6_slate",
@@ -469,6 +532,7 @@ FUNCTIONS = (
         SLOTS,
     ),
     Function("m6_evidence", _make_evidence, ("BIGINT", "VARCHAR", HISTORY), "VARCHAR"),
+    Function("m6_evidence_list", _make_evidence_list, ("BIGINT", "VARCHAR[]", HISTORY), "VARCHAR[]"),
     Function(
         "m6_explain",
         _make_explain,

@@ -84,6 +84,14 @@ def context_of(con: duckdb.DuckDBPyConnection) -> Context:
     return _CONTEXTS[key]
 
 
+def _create(
+    con: duckdb.DuckDBPyConnection, name: str, function: Callable[..., Any], parameters: tuple[str, ...], returns: str
+) -> None:
+    arrow: Any = "arrow"
+    special: Any = "special"
+    con.create_function(name, function, list(parameters), returns, type=arrow, null_handling=special)
+
+
 def register(con: duckdb.DuckDBPyConnection, encoder: Encoder, project: Path | None) -> Context:
     """Register every function on the instance of ``con``; a no-op where it is done already."""
     from m6rec_udf.functions import FUNCTIONS
@@ -109,14 +117,7 @@ def register(con: duckdb.DuckDBPyConnection, encoder: Encoder, project: Path | N
         for function in FUNCTIONS:
             callable_ = function.make(context)
             _KEPT.append(callable_)
-            con.create_function(
-                function.name,
-                callable_,
-                list(function.parameters),  # type: ignore[arg-type]
-                function.returns,  # type: ignore[arg-type]
-                type="arrow",  # type: ignore[arg-type]
-                null_handling="special",
-            )
+            _create(con, function.name, callable_, function.parameters, function.returns)
 
         def context_key(marker: Any) -> Any:
             import pyarrow as pa
@@ -124,12 +125,5 @@ def register(con: duckdb.DuckDBPyConnection, encoder: Encoder, project: Path | N
             return pa.array([key] * len(marker), pa.string())
 
         _KEPT.append(context_key)
-        con.create_function(
-            "m6_context",
-            context_key,
-            ["VARCHAR"],  # type: ignore[list-item]
-            "VARCHAR",  # type: ignore[arg-type]
-            type="arrow",  # type: ignore[arg-type]
-            null_handling="special",
-        )
+        _create(con, "m6_context", context_key, ("VARCHAR",), "VARCHAR")
         return context

@@ -118,7 +118,7 @@ class SatisfactionModel:
 
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
-        return np.column_stack([np.ones(len(x)), linear_inputs(x)]) * np.asarray(self.linear)
+        return np.asarray(np.column_stack([np.ones(len(x)), linear_inputs(x)]) * np.asarray(self.linear))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
@@ -155,7 +155,7 @@ def linear_inputs(x: np.ndarray) -> np.ndarray:
     """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank); 0 where nothing is known."""
     logs = [x[:, FEATURES.index(name)].astype(np.float64) for name in LINEAR_LOGS]
     ranks = [5.0 / (5.0 + x[:, FEATURES.index(name)].astype(np.float64)) for name in LINEAR_RANKS]
-    return np.nan_to_num(np.column_stack([*logs, *ranks]))
+    return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks])))
 
 
 def fit_linear(rows: Rows, *, ridge: float = 10.0) -> list[float]:

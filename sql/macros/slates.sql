@@ -1,5 +1,5 @@
 -- one row per (user, item) of a list: the one body behind recommend, recommend_many and serve
---   requested -> filters -> histories -> m6_candidates -> m6_satisfaction -> m6_slate -> filled with new items
+--   filters, people and their histories -> m6_scored (candidates, satisfaction) -> m6_slate -> m6_evidence_list -> filled with new items
 create or replace macro m6.slates(
     user_list,
     k := 10,
@@ -50,103 +50,89 @@ boosted as (
     where boosts <> 'm6.no_boosts'
 ),
 
-histories as (select user_id, segment, history from m6.user_history(user_list, until := until)),
+people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
 extra as (
     select
         user_id,
         list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
     from m6.extra_candidates
-    where model_version = (select model_version from active) and user_id in (select user_id from histories)
-    group by user_id
-),
-
-candidates as (
-    select
-        h.user_id,
-        a.model_version,
-        unnest(
-            m6_candidates(
-                a.model_version,
-                h.segment,
-                h.history,
-                e.proposals,
-                cast(in_domain as varchar),
-                l.handle,
-                b.handle,
-                cast(exclude_seen as boolean),
-                cast(k as integer)
-            )
-        ) as candidate
-    from histories as h
-    cross join active as a
-    cross join allowed as l
-    cross join blocked as b
-    left join extra as e on h.user_id = e.user_id
-),
-
-scored as (
-    select
-        user_id,
-        candidate.item_id as item_id,
-        candidate.supporters as supporters,
-        candidate.is_seen as is_seen,
-        m6_satisfaction(model_version, candidate.features) as satisfaction
-    from candidates
-),
-
-gathered as (
-    select
-        user_id,
-        list(
-            struct_pack(item_id := item_id, supporters := supporters, is_seen := is_seen, satisfaction := satisfaction)
-            order by item_id
-        ) as found
-    from scored
+    where model_version = (select model_version from active) and user_id in (select unnest(user_list))
     group by user_id
 ),
 
 weights as (
-    select p.segment, p.domain, p.weights
-    from active as a, lateral (select * from m6.policy_weights(a.policy_version, cast(in_domain as varchar))) as p
+    select
+        w.segment,
+        coalesce(
+            list(struct_pack(bit := s.bit, weight := w.weight) order by s.bit) filter (where w.domain <> '*'),
+            list(struct_pack(bit := s.bit, weight := w.weight) order by s.bit) filter (where w.domain = '*')
+        ) as weights
+    from m6.strategy_weights as w
+    inner join m6.strategies as s on w.strategy = s.strategy
+    where
+        s.is_enabled
+        and w.policy_version = (select policy_version from active)
+        and w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
+    group by w.segment
 ),
 
-weighted as (
+scored as (
     select
-        g.user_id,
-        g.found,
-        coalesce(own.weights, everybody.weights) as weights,
-        h.segment,
-        coalesce(cast(in_domain as varchar), '*') as domain
-    from gathered as g
-    inner join histories as h on g.user_id = h.user_id
-    left join weights as own on h.segment = own.segment
+        p.user_id,
+        p.segment,
+        p.history,
+        a.model_version,
+        a.policy_version,
+        a.drawn_seed,
+        o.handle as boosts_handle,
+        m6_scored(
+            a.model_version,
+            p.segment,
+            p.history,
+            e.proposals,
+            cast(in_domain as varchar),
+            l.handle,
+            b.handle,
+            cast(exclude_seen as boolean),
+            cast(k as integer)
+        ) as found
+    from people as p
+    cross join active as a
+    cross join allowed as l
+    cross join blocked as b
+    cross join boosted as o
+    left join extra as e on p.user_id = e.user_id
+),
+
+slated as (
+    select
+        c.*,
+        m6_slate(
+            c.model_version,
+            c.user_id,
+            c.found,
+            coalesce(own.weights, everybody.weights),
+            c.boosts_handle,
+            cast(k as integer),
+            cast(diversity as double),
+            c.drawn_seed
+        ) as slots
+    from scored as c
+    left join weights as own on c.segment = own.segment
     left join weights as everybody on everybody.segment = '*'
 ),
 
 listed as (
     select
-        w.user_id,
-        w.segment,
-        w.domain,
-        a.model_version,
-        a.policy_version,
-        a.drawn_seed,
-        unnest(
-            m6_slate(
-                a.model_version,
-                w.user_id,
-                w.found,
-                w.weights,
-                o.handle,
-                cast(k as integer),
-                cast(diversity as double),
-                a.drawn_seed
-            )
-        ) as slot
-    from weighted as w
-    cross join active as a
-    cross join boosted as o
+        user_id,
+        segment,
+        model_version,
+        policy_version,
+        drawn_seed,
+        unnest(slots) as slot,
+        unnest(m6_evidence_list(model_version, list_transform(slots, lambda s: s.item_id), history)) as because_item_id
+    from slated
 ),
 
 explained as (
@@ -161,22 +147,21 @@ explained as (
         l.slot.eligible as eligible,
         l.slot.propensity as propensity,
         l.segment,
-        l.domain as weights_domain,
+        coalesce(cast(in_domain as varchar), '*') as weights_domain,
         l.policy_version,
         l.model_version,
         l.drawn_seed,
-        m6_evidence(l.model_version, l.slot.item_id, h.history) as because_item_id
+        l.because_item_id
     from listed as l
-    inner join histories as h on l.user_id = h.user_id
     left join m6.strategies as s on l.slot.bit = s.bit
 ),
 
 -- the end of the fallback chain: what the build cannot rank yet, the newest first, before items seen already
 short as (
-    select h.user_id, any_value(h.segment) as segment, any_value(h.history) as history
-    from histories as h
-    left join explained as x on h.user_id = x.user_id and x.strategy <> 'seen'
-    group by h.user_id
+    select p.user_id, any_value(p.segment) as segment, any_value(p.history) as history
+    from people as p
+    left join explained as x on p.user_id = x.user_id and x.strategy <> 'seen'
+    group by p.user_id
     having count(x.item_id) < k
 ),
 
@@ -237,15 +222,15 @@ ranked as (
                 partition by user_id
                 order by strategy = 'seen', rank nulls last, created_at desc nulls last, item_id
             ) as integer
-        ) as rank
+        ) as list_rank
     from filled
-    qualify rank <= k
+    qualify list_rank <= k
 )
 
 select
     x.user_id,
     x.item_id,
-    x.rank,
+    x.list_rank as rank,
     x.score,
     x.satisfaction,
     x.strategy,

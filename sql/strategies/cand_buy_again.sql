@@ -16,9 +16,12 @@ proposed as (
     select
         h.user_idx,
         h.item_idx,
-        i.repurchase_rate * ln(1.0 + h.events)
-        * exp(-abs(h.last_days - coalesce(i.repurchase_days, 0.1 * $span_days)) / (coalesce(i.repurchase_days, 0.0) + 0.1 * $span_days))
-        as raw_score
+        i.repurchase_rate
+        * ln(1.0 + h.events)
+        * exp(
+            -abs(h.last_days - coalesce(i.repurchase_days, 0.1 * $span_days))
+            / (coalesce(i.repurchase_days, 0.0) + 0.1 * $span_days)
+        ) as raw_score
     from history as h
     inner join items as i on h.item_idx = i.item_idx
     where i.repurchase_rate > 0

@@ -11,7 +11,12 @@ history as (
 ),
 
 user_factors as (
-    select h.user_idx, m6_weighted_sum(list(f.fold_in order by h.item_idx), list(h.long_weight order by h.item_idx)) as factors
+    select
+        h.user_idx,
+        m6_weighted_sum(
+            list(f.fold_in order by h.item_idx),
+            list(h.long_weight order by h.item_idx)
+        ) as factors
     from history as h
     inner join item_factors as f on h.item_idx = f.item_idx
     group by h.user_idx

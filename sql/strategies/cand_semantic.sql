@@ -11,7 +11,12 @@ history as (
 ),
 
 user_vectors as (
-    select h.user_idx, m6_user_vector(list(v.vector order by h.item_idx), list(h.long_weight order by h.item_idx)) as vector
+    select
+        h.user_idx,
+        m6_user_vector(
+            list(v.vector order by h.item_idx),
+            list(h.long_weight order by h.item_idx)
+        ) as vector
     from history as h
     inner join item_text_vectors as v on h.item_idx = v.item_idx
     group by h.user_idx
