@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
@@ -246,8 +246,9 @@ class _Build:
         """Training rows per window, the latest first."""
         until = moment.seconds(self.as_of)
         out = []
-        for at, cut in enumerate(training.cuts(self.log)):
-            when = datetime.fromtimestamp(cut, timezone.utc).replace(tzinfo=None)
+        starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(self.log)]
+        outcomes = [self._outcomes(*window) for window in zip(starts, [self.as_of, *starts], strict=False)]
+        for at, when in enumerate(starts):
             bound = moment.parameters(self.con, when, self.settings.positive_at)
             moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
             self.clock("features of past moments")
@@ -258,11 +259,19 @@ class _Build:
                 snapshot.settings |= {"trend_column": column, "trend_power": power}
                 self._decide("item_item_trend", f"{column} to the power {power:g}", why)
             out.append(
-                training.rows_of_window(snapshot, self.log, until, seed=self.seed + at, extra=self._extra_at(snapshot))
+                training.rows_of_window(
+                    snapshot, self.log, outcomes[at], seed=self.seed + at, extra=self._extra_at(snapshot)
+                )
             )
             self.clock("rows of past moments")
-            until = cut
         return [rows for rows in out if len(rows.y)]
+
+    def _outcomes(self, start: datetime, end: datetime) -> training.Outcomes:
+        models.run(self.con, self.models["mart_outcomes"], {"window_start": start, "window_end": end}, temporary=True)
+        rows = self.con.execute("from mart_outcomes order by user_idx, item_idx").fetchnumpy()
+        return training.Outcomes(
+            rows["user_idx"].astype(np.int64), rows["item_idx"].astype(np.int64), rows["satisfaction"].astype(np.float64)
+        )
 
     # strategies that live in SQL only: the user's own, and social
 

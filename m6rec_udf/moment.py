@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
@@ -46,7 +46,7 @@ class Settings:
 
 def seconds(moment: datetime) -> float:
     """Seconds since 1970 of a UTC time."""
-    return moment.replace(tzinfo=timezone.utc).timestamp()
+    return moment.replace(tzinfo=UTC).timestamp()
 
 
 def parameters(con: duckdb.DuckDBPyConnection, as_of: datetime, positive_at: float) -> dict[str, Any]:

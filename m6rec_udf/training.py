@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,30 +31,35 @@ def cuts(log: Log) -> list[float]:
     return [c for at, c in enumerate(found) if c > first and c not in found[:at]]
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """Rows of mart_outcomes of one window, sorted by (user, item)."""
+
+    user: np.ndarray
+    item: np.ndarray
+    satisfaction: np.ndarray
+
+
 def rows_of_window(
     snapshot: Snapshot,
     log: Log,
-    until: float,
+    outcomes: Outcomes,
     *,
     seed: int,
     extra: Any = None,
 ) -> Rows:
-    """Candidates at the snapshot's moment, labelled by the behaviour in (as_of, until].
+    """Candidates at the snapshot's moment, labelled by the outcomes of the window after it.
 
     Users are those active in the window; y is the best satisfaction of the pair inside it, 0 where nothing
     happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
     """
     as_of = float(snapshot.settings["as_of"])
-    inside = (log.happened_at > as_of) & (log.happened_at <= until)
-    users = np.unique(log.user[inside])
+    users = np.unique(outcomes.user)
     generator = np.random.default_rng(seed)
     if len(users) > USERS_PER_WINDOW:
         users = np.sort(generator.choice(users, USERS_PER_WINDOW, replace=False))
     n = snapshot.n
-    key = log.user[inside].astype(np.int64) * n + log.item[inside]
-    label_key, where = np.unique(key, return_inverse=True)
-    label = np.zeros(len(label_key))
-    np.maximum.at(label, where, log.satisfaction[inside])
+    label_key, label = outcomes.user * n + outcomes.item, outcomes.satisfaction
     xs, ys, ws = [], [], []
     for start in range(0, len(users), 1000):
         block = users[start : start + 1000]

@@ -105,7 +105,7 @@ scored as (
     left join extra as e on p.user_id = e.user_id
 ),
 
-slated as (
+slated as materialized (
     select
         c.*,
         m6_slate(
@@ -158,11 +158,16 @@ explained as (
 
 -- the end of the fallback chain: what the build cannot rank yet, the newest first, before items seen already
 short as (
-    select p.user_id, any_value(p.segment) as segment, any_value(p.history) as history
-    from people as p
-    left join explained as x on p.user_id = x.user_id and x.strategy <> 'seen'
-    group by p.user_id
-    having count(x.item_id) < k
+    select
+        user_id,
+        segment,
+        model_version,
+        policy_version,
+        drawn_seed,
+        list_transform(slots, lambda s: s.item_id) as listed_ids,
+        coalesce(list_transform(history, lambda h: h.item_id), []) as seen_ids
+    from slated
+    where len(list_filter(slots, lambda s: s.bit >= 0)) < k
 ),
 
 unranked as (
@@ -170,13 +175,16 @@ unranked as (
         s.user_id,
         i.item_id,
         s.segment,
-        list_contains(coalesce(list_transform(s.history, lambda h: h.item_id), []), i.item_id) as is_seen,
+        s.model_version,
+        s.policy_version,
+        s.drawn_seed,
+        list_contains(s.seen_ids, i.item_id) as is_seen,
         i.created_at
     from m6.items as i
     cross join short as s
-    anti join explained as x on s.user_id = x.user_id and i.item_id = x.item_id
     where
         i.is_available
+        and not list_contains(s.listed_ids, i.item_id)
         and (in_domain is null or i.domain = cast(in_domain as varchar))
         and (i.created_at is null or i.created_at <= until)
         and (
@@ -196,22 +204,21 @@ filled as (
     from explained
     union all by name
     select
-        u.user_id,
-        u.item_id,
-        m6_satisfaction(a.model_version, null) as score,
-        m6_satisfaction(a.model_version, null) as satisfaction,
-        case when u.is_seen then 'seen' else 'new' end as strategy,
+        user_id,
+        item_id,
+        m6_satisfaction(model_version, null) as score,
+        m6_satisfaction(model_version, null) as satisfaction,
+        case when is_seen then 'seen' else 'new' end as strategy,
         cast(0 as ubigint) as supporters,
         cast(0 as ubigint) as eligible,
-        case when a.drawn_seed is not null then 1.0 end as propensity,
-        u.segment,
+        case when drawn_seed is not null then 1.0 end as propensity,
+        segment,
         coalesce(cast(in_domain as varchar), '*') as weights_domain,
-        a.policy_version,
-        a.model_version,
-        a.drawn_seed,
-        u.created_at
-    from unranked as u
-    cross join active as a
+        policy_version,
+        model_version,
+        drawn_seed,
+        created_at
+    from unranked
 ),
 
 ranked as (

@@ -1,12 +1,18 @@
--- one row per (user, item): most behaviour over all time
+-- one row per (user, item): most behaviour over all time, then the rest of the catalogue: what every list can fall back on
 with
 
 users as (select user_idx from candidate_users),
 
-items as (select item_idx, events as raw_score from feat_item_activity where events > 0),
+known as (select item_idx from stg_items where created_at is null or created_at <= $as_of),
+
+items as (
+    select a.item_idx, cast(a.events as double) as raw_score
+    from feat_item_activity as a
+    inner join known as k on a.item_idx = k.item_idx
+),
 
 proposed as (
-    select u.user_idx, i.item_idx, cast(i.raw_score as double) as raw_score
+    select u.user_idx, i.item_idx, i.raw_score
     from users as u
     cross join items as i
 )

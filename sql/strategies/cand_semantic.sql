@@ -1,13 +1,14 @@
--- one row per (user, item): cosine of the user's text vector and the item's
+-- one row per (user, item): cosine of the user's text vector and the item's, for items the user does not know yet
 with
 
 users as (select user_idx from candidate_users),
+
+known as (select item_idx from stg_items where created_at is null or created_at <= $as_of),
 
 history as (
     select h.user_idx, h.item_idx, h.long_weight
     from feat_user_item as h
     inner join users as u on h.user_idx = u.user_idx
-    where h.long_weight > 0
 ),
 
 user_vectors as (
@@ -19,6 +20,7 @@ user_vectors as (
         ) as vector
     from history as h
     inner join item_text_vectors as v on h.item_idx = v.item_idx
+    where h.long_weight > 0
     group by h.user_idx
 ),
 
@@ -29,6 +31,8 @@ proposed as (
         list_inner_product(u.vector, v.vector) as raw_score
     from user_vectors as u
     cross join item_text_vectors as v
+    inner join known as k on v.item_idx = k.item_idx
+    anti join history as h on u.user_idx = h.user_idx and v.item_idx = h.item_idx
 )
 
-select * from proposed
+select * from proposed where raw_score > 0
