@@ -132,6 +132,7 @@ def _add_writing(options: dict[str, argparse.ArgumentParser]) -> None:
     )
     options["build"].add_argument("--as-of", metavar="TIME", help="read nothing later (default: the latest event)")
     options["build"].add_argument("--seed", type=int, default=0)
+    options["build"].add_argument("--satisfaction", help="satisfaction function: sql/satisfaction/sat_<name>.sql")
     options["reweight"].add_argument("--every", metavar="PERIOD", help="keep going, such as 15m, 1h or 1d")
     options["reweight"].add_argument("--turns", type=_positive, metavar="N", help="stop after N turns of --every")
     options["publish"].add_argument("--to", metavar="FILE", help="a file of its own, readable by older DuckDB shells")

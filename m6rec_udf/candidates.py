@@ -151,7 +151,25 @@ def propose(
         rows.append(extra[0][keep])
         items.append(extra[1][keep])
         marks.append(np.left_shift(np.uint64(1), extra[2][keep].astype(np.uint64)))
+    if "popular" not in bits:
+        row, item = _filler(snapshot, open_, rows, items, at_least)
+        rows.append(row)
+        items.append(item)
+        marks.append(np.zeros(len(row), np.uint64))
     return _merge(snapshot, profile, scores, (rows, items, marks), mask, at_least)
+
+
+def _filler(
+    snapshot: Snapshot, open_: np.ndarray, rows: list[np.ndarray], items: list[np.ndarray], at_least: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of popular items for users with too few proposals, where the strategy is switched off."""
+    n = max(snapshot.n, 1)
+    keys = [row.astype(np.int64) * n + item for row, item in zip(rows, items, strict=True)]
+    proposed = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.int64)
+    count = np.bincount(proposed // n, minlength=len(open_))
+    row, item = _first(snapshot, "popular", open_, at_least)
+    is_short = count[row] < at_least
+    return row[is_short], item[is_short]
 
 
 def _merge(

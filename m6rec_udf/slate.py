@@ -41,7 +41,7 @@ def mix(
     *,
     generator: np.random.Generator | None = None,
 ) -> list[Slot]:
-    """Fill k slots.
+    """Fill k slots: by the strategies, then what no weighted strategy proposed, best first, then seen items.
 
     Args:
         order: candidate positions, best first.
@@ -89,6 +89,8 @@ def mix(
             )
         )
         shown.add(choice)
+    left = [candidate for candidate in fresh.tolist() if candidate not in shown][: k - len(slots)]
+    slots += [Slot(candidate, BLENDED_BIT, 0, 0, 1.0 if generator is not None else None) for candidate in left]
     for candidate in order[is_seen[order]].tolist()[: k - len(slots)]:
         slots.append(Slot(candidate, -1, 0, 0, 1.0 if generator is not None else None))
     return slots

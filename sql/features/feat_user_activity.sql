@@ -20,7 +20,7 @@ per_user as (
         count(*) filter (where e.age_days <= 7) as events_7_days,
         count(*) filter (where e.age_days <= 30) as events_30_days,
         avg(ln(1.0 + i.events)) as mean_log_popularity,
-        avg(ln(1.0 + greatest(i.price, 0.0))) as mean_log_price
+        avg(case when i.price is not null then ln(1.0 + greatest(i.price, 0.0)) end) as mean_log_price
     from events as e
     inner join items as i on e.item_idx = i.item_idx
     group by e.user_idx

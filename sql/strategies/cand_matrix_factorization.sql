@@ -15,7 +15,7 @@ user_factors as (
         h.user_idx,
         m6_weighted_sum(
             list(f.fold_in order by h.item_idx),
-            list(h.long_weight order by h.item_idx)
+            list(cast(h.long_weight as float) order by h.item_idx)
         ) as factors
     from history as h
     inner join item_factors as f on h.item_idx = f.item_idx

@@ -16,7 +16,7 @@ user_vectors as (
         h.user_idx,
         m6_user_vector(
             list(v.vector order by h.item_idx),
-            list(h.long_weight order by h.item_idx)
+            list(cast(h.long_weight as float) order by h.item_idx)
         ) as vector
     from history as h
     inner join item_text_vectors as v on h.item_idx = v.item_idx

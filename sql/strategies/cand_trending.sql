@@ -3,7 +3,11 @@ with
 
 users as (select user_idx from candidate_users),
 
-items as (select item_idx, trend_short + trend_medium as raw_score from feat_item_activity where events > 0),
+items as (
+    select item_idx, trend_short + trend_medium as raw_score
+    from feat_item_activity
+    where round(trend_short + trend_medium, 6) > 0
+),
 
 proposed as (
     select u.user_idx, i.item_idx, i.raw_score

@@ -183,12 +183,14 @@ def test_an_item_announced_for_later_is_there_when_a_rule_names_it(shop):
 def test_disabled_strategies_shorten_no_list(shop):
     import m6rec_udf as m6
 
-    shop.execute("update m6.strategies set is_enabled = strategy in ('blended', 'covisitation')")
-    m6.build(shop)
-    for user in ("u00", "nobody"):
-        listed = everything(shop, user)
-        assert len(listed) == AVAILABLE
-        assert_whole(listed)
+    for enabled in (["blended", "covisitation"], ["covisitation"], ["popular"], ["blended"]):
+        shop.execute("update m6.strategies set is_enabled = strategy in (select unnest(?))", [enabled])
+        m6.build(shop)
+        for user in ("u00", "nobody"):
+            listed = everything(shop, user)
+            assert len(listed) == AVAILABLE, enabled
+            assert_whole(listed)
+            assert "new" not in {row["strategy"] for row in listed}, enabled
 
 
 def test_an_empty_catalogue_and_a_file_without_events(tmp_path):
