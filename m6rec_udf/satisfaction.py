@@ -42,6 +42,7 @@ LINEAR_RANKS = (
 LEAST_POSITIVES = 30
 PARAMETERS: dict[str, Any] = {
     "objective": "cross_entropy",
+    "metric": ["auc", "cross_entropy"],  # stops on the order: a shift of the base rate is calibration's to mend
     "learning_rate": 0.05,
     "num_leaves": 15,
     "min_data_in_leaf": 50,
@@ -211,7 +212,7 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
         num_boost_round=TREES,
         valid_sets=[check],
         valid_names=["later"],
-        callbacks=[lightgbm.early_stopping(30, verbose=False), lightgbm.record_evaluation(history)],
+        callbacks=[lightgbm.early_stopping(40, first_metric_only=True, verbose=False), lightgbm.record_evaluation(history)],
     )
     model.curve = [float(v) for v in history["later"]["cross_entropy"]]
     model.text = booster.model_to_string(num_iteration=booster.best_iteration)

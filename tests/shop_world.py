@@ -74,7 +74,7 @@ def _events(rng: np.random.Generator) -> list[tuple[Any, ...]]:
         liked = np.where(kind == u % 4, 6.0, 1.0) * weight
         for item in rng.choice(80, size=int(rng.integers(6, 26)), replace=False, p=liked / liked.sum()):
             day = rng.uniform(100 + item if item % 20 == 19 else 0, DAYS)
-            at = START + timedelta(seconds=int(day * 86400))
+            at = START + timedelta(hours=6 * int(day * 4))  # coarse, so that times tie
             rows.append((None, user, ITEMS[item], "view", None, at))
             if rng.random() < (0.7 if kind[item] == u % 4 else 0.2):
                 rows.append((None, user, ITEMS[item], "purchase", float(5 + 3 * (item % 11)), at + timedelta(minutes=9)))

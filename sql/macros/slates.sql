@@ -178,6 +178,7 @@ unranked as (
         s.model_version,
         s.policy_version,
         s.drawn_seed,
+        m6_satisfaction(s.model_version, null) as satisfaction,
         list_contains(s.seen_ids, i.item_id) as is_seen,
         i.created_at
     from m6.items as i
@@ -206,8 +207,8 @@ filled as (
     select
         user_id,
         item_id,
-        m6_satisfaction(model_version, null) as score,
-        m6_satisfaction(model_version, null) as satisfaction,
+        satisfaction as score,
+        satisfaction,
         case when is_seen then 'seen' else 'new' end as strategy,
         cast(0 as ubigint) as supporters,
         cast(0 as ubigint) as eligible,

@@ -1,4 +1,4 @@
--- one row per (user, item): the best satisfaction of what the user did after $window_start, up to $window_end
+-- one row per (user, item): y of what the user did after $window_start, up to $window_end: the best, 0 once turned away
 with
 
 events as (select * from stg_events where happened_at > $window_start and happened_at <= $window_end),
@@ -7,7 +7,7 @@ outcomes as (
     select
         user_idx,
         item_idx,
-        max(satisfaction) as satisfaction
+        case when min(interest) < 0 then 0.0 else max(satisfaction) end as satisfaction
     from events
     group by user_idx, item_idx
 )

@@ -55,6 +55,7 @@ def test_seen_items_come_last_and_say_so(shop):
     assert marked == known - {"i07"}
     assert all("you know this one" in row["reason"] for row in listed if row["item_id"] in marked)
     assert not any("you know this one" in row["reason"] for row in listed if row["item_id"] not in marked)
+    assert len({row["satisfaction"] for row in listed if row["strategy"] == "seen"}) > 1  # ranked by the model
     assert len(listed) == AVAILABLE
 
 

@@ -52,7 +52,7 @@ def test_repurchase_rhythm():
         [("u", "a", "purchase", 30), ("u", "a", "purchase", 20), ("u", "a", "purchase", 10)]
         + [("v", "a", "purchase", 9), ("v", "a", "purchase", 5), ("w", "a", "purchase", 1), ("w", "b", "purchase", 1), ("w", "b", "purchase", 1)]
     )
-    close(table(con, "feat_item_activity", "repurchase_rate, repurchase_days"), [(0.0, None), (2 / 3, 7.0)])
+    close(table(con, "feat_item_activity", "repurchase_rate, coalesce(repurchase_days, -1)"), [(0.0, -1), (2 / 3, 7.0)])
 
 
 def test_history_weights():

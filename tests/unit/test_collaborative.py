@@ -1,0 +1,119 @@
+"""Closed-form item-item weights and SVD factors against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from m6rec_udf.collaborative import closed_form_item_item, svd_factors, top_per_row, top_per_row_sparse
+
+
+@pytest.fixture
+def x() -> sp.csr_matrix:
+    """200 users, 30 items in two tastes."""
+    rng = np.random.default_rng(0)
+    taste = np.arange(200)[:, None] % 2 == np.arange(30)[None, :] % 2
+    return sp.csr_matrix((rng.random((200, 30)) < np.where(taste, 0.4, 0.05)).astype(np.float32))
+
+
+def ease(x: np.ndarray, regularisation: float) -> np.ndarray:
+    """B = I - P diag(1 / P), P = (X'X + lambda I)^-1, zero diagonal (Steck 2019)."""
+    p = np.linalg.inv(x.T @ x + regularisation * np.eye(x.shape[1]))
+    b = -p / np.diag(p)
+    np.fill_diagonal(b, 0)
+    return b
+
+
+def test_closed_form_equals_its_formula(x):
+    got = closed_form_item_item(x, regularisation=10.0, most_items=1000).toarray()
+    expected = ease(x.toarray().astype(np.float64), 10.0)
+    np.testing.assert_allclose(got, np.where(expected > 1e-6, expected, 0), atol=1e-5)
+    assert (np.diag(got) == 0).all()
+
+
+def test_the_weights_are_the_least_squares_answer_with_a_zero_diagonal(x):
+    dense, regularisation = x.toarray().astype(np.float64), 10.0
+    b = ease(dense, regularisation)
+
+    def loss(weights):
+        return ((dense - dense @ weights) ** 2).sum() + regularisation * (weights**2).sum()
+
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        step = rng.normal(size=b.shape) * 1e-3
+        np.fill_diagonal(step, 0)
+        assert loss(b + step) > loss(b)
+
+
+def test_row_is_the_item_of_the_history_and_column_the_item_proposed(x):
+    """Scores are x @ B: people of a taste are proposed items of their taste."""
+    b = closed_form_item_item(x, regularisation=10.0, most_items=1000)
+    score = (sp.csr_matrix(np.eye(30, dtype=np.float32)[[0]]) @ b).toarray()[0]
+    assert score[2::2].mean() > 5 * abs(score[1::2].mean())
+
+
+def test_items_beyond_the_closed_form_get_shrunk_cosines(x):
+    weights = closed_form_item_item(x, regularisation=10.0, most_items=10).toarray()
+    popularity = np.asarray(x.sum(0)).ravel()
+    head = np.sort(np.lexsort((np.arange(30), -popularity))[:10])
+    tail = np.setdiff1d(np.arange(30), head)
+    dense = x.toarray()
+    cosine = dense.T @ dense / np.sqrt(np.outer(popularity + 10, popularity + 10))
+    np.fill_diagonal(cosine, 0)
+    expected = ease(dense[:, head].astype(np.float64), 10.0)
+    np.testing.assert_allclose(weights[np.ix_(head, head)], np.where(expected > 1e-6, expected, 0), atol=1e-5)
+    touched = weights[tail]
+    np.testing.assert_allclose(touched[touched > 0], (0.3 * cosine[tail])[touched > 0], rtol=1e-5)
+    assert (weights[np.ix_(head, tail)] > 0).any()
+    assert (np.diag(weights) == 0).all()
+
+
+def test_nothing_learned_from_nothing():
+    empty = sp.csr_matrix((3, 4), dtype=np.float32)
+    assert closed_form_item_item(empty, regularisation=1.0, most_items=10).nnz == 0
+    factors, fold_in = svd_factors(empty, factors=8, seed=0)
+    assert not factors.any()
+    assert not fold_in.any()
+    assert len(factors) == 4
+
+
+def test_the_best_per_row_with_ties_to_the_lower_column():
+    dense = np.array([[0.1, 0.5, 0.5, 0.5], [0.0, 0.0, 0.2, -1.0]], np.float32)
+    assert top_per_row(dense, 10).toarray().tolist() == np.where(dense > 0, dense, 0).tolist()
+    kept = top_per_row_sparse(sp.csr_matrix(dense), 2)
+    assert kept[0].indices.tolist() == [1, 2]
+    assert top_per_row(dense, 1).nnz == 2
+
+
+def test_svd_spans_the_best_subspace(x):
+    popularity = np.asarray(x.sum(0)).ravel()
+    scaled = x.toarray() * popularity**-0.4
+    _, _, vt = np.linalg.svd(scaled, full_matrices=False)
+    factors, fold_in = svd_factors(x, factors=2, seed=0)
+    np.testing.assert_allclose(factors.T @ factors, np.eye(2), atol=1e-4)
+    np.testing.assert_allclose(np.abs(np.linalg.svd(vt[:2] @ factors)[1]), np.ones(2), atol=1e-2)
+    np.testing.assert_allclose(fold_in, factors * (popularity**-0.4)[:, None], rtol=1e-5)
+
+
+def test_fold_in_scores_rebuild_a_users_taste(x):
+    factors, fold_in = svd_factors(x, factors=4, seed=0)
+    history = np.zeros((1, 30), np.float32)
+    history[0, [0, 2, 4]] = 1
+    score = (history @ fold_in @ factors.T)[0]
+    assert score[6::2].mean() > 3 * abs(score[1::2].mean())
+
+
+def test_the_seed_fixes_the_factors_and_the_sign_is_settled(x):
+    first, second = (svd_factors(x, factors=5, seed=4)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    other = svd_factors(x, factors=2, seed=99)[0]
+    np.testing.assert_allclose(other, first[:, :2], atol=1e-2)
+
+
+def test_more_factors_than_items_with_behaviour():
+    x = sp.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], np.float32))
+    factors, fold_in = svd_factors(x, factors=64, seed=0)
+    assert factors.shape == fold_in.shape == (4, 2)
+    assert np.isfinite(factors).all()
+    assert not fold_in[2:].any()

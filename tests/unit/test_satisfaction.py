@@ -1,0 +1,218 @@
+"""The satisfaction function's numbers, the cross-entropy, calibration, and the model as an artefact."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+import shop_world
+
+from m6rec_udf import arrays, connection
+from m6rec_udf.errors import CorruptError
+from m6rec_udf.ranking import FEATURES
+from m6rec_udf.registry import context_of
+from m6rec_udf.satisfaction import Rows, SatisfactionModel, calibrate, logit, sigmoid, train
+
+FORMULAS = (Path(__file__).resolve().parents[2] / "docs" / "formulas.md").read_text(encoding="utf-8")
+
+
+def log_loss(y: np.ndarray, z: np.ndarray) -> float:
+    """The mean of -[y log z + (1 - y) log(1 - z)]."""
+    z = np.clip(z, 1e-12, 1 - 1e-12)
+    return float(-np.mean(y * np.log(z) + (1 - y) * np.log(1 - z)))
+
+
+def rows(n: int, seed: int, label, *columns: str) -> Rows:
+    """n rows with uniform features; ``label`` maps the named columns to y."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 1, (n, len(FEATURES))).astype(np.float32)
+    y = label(*(x[:, FEATURES.index(name)].astype(np.float64) for name in columns))
+    return Rows(x, np.asarray(y, np.float64), np.ones(n))
+
+
+# the function: what behaviour says about satisfaction
+
+
+def documented() -> dict[str, float]:
+    """y by event type, from the table of docs/formulas.md."""
+    found = {}
+    for events, values in re.findall(r"^\| ([a-z,; ]+) \| ([\d., ;]+) \|$", FORMULAS, re.MULTILINE):
+        groups = [[name.strip() for name in group.split(",")] for group in events.split(";")]
+        numbers = [[float(v) for v in group.split(",")] for group in values.split(";")]
+        if len(groups) == 1 and len(numbers[0]) == 1:
+            numbers = [numbers[0] * len(groups[0])]
+        for names, ys in zip(groups, numbers, strict=True):
+            found.update(zip(names, ys * len(names) if len(ys) == 1 else ys, strict=len(ys) > 1))
+    return found
+
+
+def test_event_types_say_what_the_formula_page_says():
+    con = duckdb.connect()
+    connection.migrate(con)
+    stored = dict(con.execute("select event_type, satisfaction from m6.event_types").fetchall())
+    found = documented()
+    found["rating"] = found.pop("rating without a value")
+    assert found == stored
+    low, high = con.execute("select value_low, value_high from m6.event_types where event_type = 'rating'").fetchall()[0]
+    assert "bounds 1 and 5) | 0, 0.25, 0.5, 0.75, 1 |" in FORMULAS
+    assert [(stars - low) / (high - low) for stars in (1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_turning_away_has_no_satisfaction():
+    con = duckdb.connect()
+    connection.migrate(con)
+    assert con.execute("select event_type from m6.event_types where interest < 0 and satisfaction > 0").fetchall() == []
+
+
+# the loss
+
+
+def test_the_loss_is_smallest_where_z_is_y_and_the_printed_sign_is_not():
+    z = np.linspace(0.001, 0.999, 999)
+    for y in (0.0, 0.25, 0.5, 1.0):
+        loss = -(y * np.log(z) + (1 - y) * np.log(1 - z))
+        assert z[loss.argmin()] == pytest.approx(np.clip(y, 0.001, 0.999), abs=1e-3)
+        p = 0.3
+        gradient = (p - y) / (p * (1 - p))
+        step = 1e-6
+        numeric = (log_loss(np.array([y]), np.array([p + step])) - log_loss(np.array([y]), np.array([p - step]))) / (2 * step)
+        assert numeric == pytest.approx(gradient, rel=1e-4, abs=1e-6)
+    printed = -0.0 * np.log(z) + (1 - 0.0) * np.log(1 - z)
+    assert z[printed.argmin()] == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize("column", ["score_item_item", "item_satisfaction", "pair_log_events"])
+def test_y_one_drives_z_to_one_and_y_zero_to_zero(column):
+    def label(value):
+        return (value > 0.5).astype(float)
+
+    model = train(rows(3000, 0, label, column), rows(1500, 1, label, column), seed=0)
+    check = rows(2000, 2, lambda value: value, column)
+    z = model.predict(check.x)
+    clear = np.abs(check.y - 0.5) > 0.05
+    assert model.text
+    assert z[clear & (check.y > 0.5)].min() > 0.9
+    assert z[clear & (check.y < 0.5)].max() < 0.1
+
+
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_more_training_on_one_label_moves_z_towards_it(y):
+    """All labels the same (but for the few positives below which nothing is learned)."""
+    label = lambda _: np.where(np.arange(2000) % 50 == 0, 1.0, y)  # noqa: E731
+    model = train(rows(2000, 0, label, "item_satisfaction"), rows(2000, 1, label, "item_satisfaction"), seed=0)
+    z = model.predict(rows(500, 2, lambda v: v, "item_satisfaction").x)
+    assert abs(z - y).mean() < 0.05
+
+
+def test_graded_y_is_the_mean_it_predicts():
+    """y = 0.75 where the feature is high, 0.25 in the middle, 0 where it is low."""
+
+    def label(value):
+        return np.where(value > 0.66, 0.75, np.where(value > 0.33, 0.25, 0.0))
+
+    model = train(rows(3000, 0, label, "item_satisfaction"), rows(1500, 1, label, "item_satisfaction"), seed=0)
+    check = rows(1000, 2, label, "item_satisfaction")
+    z = model.predict(check.x)
+    for y in (0.0, 0.25, 0.75):
+        assert z[check.y == y].mean() == pytest.approx(y, abs=0.08)
+
+
+def test_too_little_to_learn_from_orders_around_the_base_rate():
+    few = rows(200, 0, lambda v: (v > 0.9).astype(float), "item_satisfaction")
+    model = train(Rows(few.x[:40], few.y[:40], few.weight[:40]), Rows(few.x[40:60], few.y[40:60], few.weight[40:60]), seed=0)
+    assert model.text == ""
+    z = model.predict(few.x)
+    assert np.isfinite(z).all()
+    assert ((z > 0) & (z < 1)).all()
+    assert model.base_rate == pytest.approx(few.y[:60].mean())
+    assert train(Rows(few.x[:0], few.y[:0], few.weight[:0]), Rows(few.x[:0], few.y[:0], few.weight[:0]), seed=0).base_rate == 0.05
+
+
+def test_the_same_rows_and_seed_give_the_same_model():
+    def label(value):
+        return (value > 0.5).astype(float)
+
+    made = [train(rows(1500, 0, label, "score_semantic"), rows(800, 1, label, "score_semantic"), seed=3) for _ in range(2)]
+    assert made[0] == made[1]
+
+
+# calibration
+
+
+def test_calibration_finds_slope_and_intercept():
+    rng = np.random.default_rng(0)
+    raw = rng.normal(0, 2, 40_000)
+    y = (rng.random(40_000) < sigmoid(0.5 * raw - 1.0)).astype(float)
+    slope, intercept = calibrate(raw, y, np.ones(len(y)))
+    assert (slope, intercept) == (pytest.approx(0.5, abs=0.03), pytest.approx(-1.0, abs=0.05))
+    assert log_loss(y, sigmoid(slope * raw + intercept)) < log_loss(y, sigmoid(raw)) - 0.05
+
+
+def test_calibration_on_a_shifted_slice_improves_the_log_loss_of_the_days_after():
+    """Training data of a time when twice as many were satisfied; the later slice says so."""
+
+    def when(share):
+        rng = np.random.default_rng(9)
+        return lambda value: (rng.random(len(value)) < share * value).astype(float)
+
+    model = train(
+        rows(4000, 0, when(0.8), "item_satisfaction"), rows(4000, 1, when(0.3), "item_satisfaction"), seed=0
+    )
+    after = rows(4000, 2, when(0.3), "item_satisfaction")
+    before, calibrated = sigmoid(model.raw(after.x)), model.predict(after.x)
+    assert log_loss(after.y, calibrated) < log_loss(after.y, before) - 0.03
+    assert calibrated.mean() == pytest.approx(after.y.mean(), abs=0.02)
+    order = np.argsort(before, kind="stable")
+    assert (np.diff(calibrated[order]) >= -1e-12).all(), "the order of two items stays"
+
+
+def test_calibration_never_turns_the_order_around():
+    raw = np.linspace(-2, 2, 200)
+    slope, intercept = calibrate(raw, (raw < 0).astype(float), np.ones(200))
+    assert slope == 1.0
+    assert np.isfinite(intercept)
+
+
+def test_logit_and_sigmoid_are_inverse():
+    p = np.array([0.01, 0.3, 0.5, 0.99])
+    np.testing.assert_allclose(sigmoid(logit(p)), p)
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
+
+
+# the artefact
+
+
+def test_json_round_trip():
+    def label(value):
+        return (value > 0.5).astype(float)
+
+    model = train(rows(1500, 0, label, "score_semantic"), rows(800, 1, label, "score_semantic"), seed=0)
+    back = SatisfactionModel.from_json(model.to_json())
+    x = rows(300, 5, label, "score_semantic").x
+    assert back == model
+    np.testing.assert_array_equal(back.predict(x), model.predict(x))
+    assert SatisfactionModel.from_json(SatisfactionModel(base_rate=0.2).to_json()).predict(x).shape == (300,)
+
+
+def test_the_stored_artefact_is_what_was_trained(reader):
+    snapshot = arrays.of_version(context_of(reader), 1)
+    content = shop_world.rows(reader, "select content from m6.artefacts where name = 'satisfaction' and model_version = 1")[0][0]
+    assert SatisfactionModel.from_json(bytes(content).decode()) == snapshot.model
+
+
+@pytest.mark.parametrize("name", ["satisfaction", "text", "settings", "item_item.data"])
+def test_flipped_bytes_are_noticed(shop_file, name):
+    con = duckdb.connect(str(shop_file))
+    content = bytearray(con.execute("select content from m6.artefacts where name = ?", [name]).fetchall()[0][0])
+    content[len(content) // 2] ^= 0x01
+    con.execute("update m6.artefacts set content = ? where name = ?", [bytes(content), name])
+    con.close()
+    dressed = shop_world.connect(shop_file)
+    with pytest.raises(CorruptError, match=rf"artefact '{re.escape(name)}' of model_version 1 does not match its hash"):
+        arrays.of_version(context_of(dressed), 1)
+    with pytest.raises(duckdb.Error, match="does not match its hash"):
+        shop_world.recommend(dressed, "u01")
+    dressed.close()
