@@ -104,8 +104,9 @@ class Profile:
 
     def _matrix(self, weight: np.ndarray) -> sp.csr_matrix:
         keep = weight > 0
+        start = np.searchsorted(self.row[keep], np.arange(self.users + 1))
         return sp.csr_matrix(
-            (weight[keep].astype(np.float32), (self.row[keep], self.item[keep])), shape=(self.users, self.snapshot.n)
+            (weight[keep].astype(np.float32), self.item[keep], start), shape=(self.users, self.snapshot.n)
         )
 
     @cached_property

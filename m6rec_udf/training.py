@@ -16,8 +16,8 @@ WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
 WINDOWS_OF_SMALL_LOGS = 7
 SMALL_LOG = 300_000  # events
-USERS_PER_WINDOW = 5000
-NEGATIVES_PER_USER = 100
+USERS_PER_WINDOW = 1200
+NEGATIVES_PER_USER = 60
 
 
 def cuts(log: Log) -> list[float]:

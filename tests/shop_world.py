@@ -57,7 +57,13 @@ def frames(seed: int = 0) -> dict[str, pl.DataFrame]:
     events = pl.DataFrame(_events(rng), schema=EVENT_SCHEMA, orient="row")
     feedback = pl.DataFrame(
         [
-            (f"f{n}", USERS[n % 60], ITEMS[(7 * n) % 80], ("click", "purchase", "dismiss")[n % 3], START + timedelta(days=40 + 1.5 * n))
+            (
+                f"f{n}",
+                USERS[n % 60],
+                ITEMS[(7 * n) % 80],
+                ("click", "purchase", "dismiss")[n % 3],
+                START + timedelta(days=40 + 1.5 * n),
+            )
             for n in range(100)
         ],
         schema=["feedback_id", "user_id", "item_id", "event_type", "happened_at"],
@@ -77,7 +83,9 @@ def _events(rng: np.random.Generator) -> list[tuple[Any, ...]]:
             at = START + timedelta(hours=6 * int(day * 4))  # coarse, so that times tie
             rows.append((None, user, ITEMS[item], "view", None, at))
             if rng.random() < (0.7 if kind[item] == u % 4 else 0.2):
-                rows.append((None, user, ITEMS[item], "purchase", float(5 + 3 * (item % 11)), at + timedelta(minutes=9)))
+                rows.append(
+                    (None, user, ITEMS[item], "purchase", float(5 + 3 * (item % 11)), at + timedelta(minutes=9))
+                )
             if rng.random() < 0.4:
                 stars = float(rng.integers(4, 6) if kind[item] == u % 4 else rng.integers(1, 5))
                 rows.append((None, user, ITEMS[item], "rating", stars, at + timedelta(minutes=9)))
@@ -88,7 +96,9 @@ def connect(path: Path | str, **options: Any) -> duckdb.DuckDBPyConnection:
     return m6.connect(path, encoder=HashEncoder(32), **options)
 
 
-def fill(path: Path | str, data: dict[str, pl.DataFrame], *, as_of: datetime | None = None, seed: int = 0) -> duckdb.DuckDBPyConnection:
+def fill(
+    path: Path | str, data: dict[str, pl.DataFrame], *, as_of: datetime | None = None, seed: int = 0
+) -> duckdb.DuckDBPyConnection:
     """A new file with the data loaded and built, and the tables that business rules are written in."""
     con = connect(path)
     m6.load(con, **data)
@@ -124,5 +134,8 @@ def state(con: duckdb.DuckDBPyConnection) -> tuple[Any, ...]:
     return (
         rows(con, "select model_version, policy_version from m6.active"),
         rows(con, "from m6.strategy_weights_active order by all"),
-        [[(r["item_id"], r["strategy"], round(r["satisfaction"], 6)) for r in recommend(con, u)] for u in ("u00", "u17", "nobody")],
+        [
+            [(r["item_id"], r["strategy"], round(r["satisfaction"], 6)) for r in recommend(con, u)]
+            for u in ("u00", "u17", "nobody")
+        ],
     )

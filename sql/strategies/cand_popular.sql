@@ -1,4 +1,4 @@
--- one row per (user, item): most behaviour over all time, then the rest of the catalogue: what every list can fall back on
+-- one row per (user, item): most behaviour over all time, then the rest of the catalogue, so that no list runs dry
 with
 
 users as (select user_idx from candidate_users),

@@ -48,8 +48,14 @@ def grocery_frames(seed: int = 1) -> dict[str, pl.DataFrame]:
                 kind = ("purchase", "purchase", "view", "return")[int(rng.choice(4, p=[0.5, 0.3, 0.18, 0.02]))]
                 rows.append((f"c{user:02d}", f"p{item:02d}", kind, START + timedelta(seconds=int(day * 86400))))
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "event_type", "happened_at"], orient="row")
-    users = pl.DataFrame({"user_id": [f"c{n:02d}" for n in range(40)] + ["idle"], "segment": [("a", "b")[n % 2] for n in range(41)]})
-    ties = [(f"c{n:02d}", f"c{(n * step) % 40:02d}", kind, 1.0 + n % 3) for n in range(30) for step, kind in ((3, "follows"), (7, "friend"))]
+    users = pl.DataFrame(
+        {"user_id": [f"c{n:02d}" for n in range(40)] + ["idle"], "segment": [("a", "b")[n % 2] for n in range(41)]}
+    )
+    ties = [
+        (f"c{n:02d}", f"c{(n * step) % 40:02d}", kind, 1.0 + n % 3)
+        for n in range(30)
+        for step, kind in ((3, "follows"), (7, "friend"))
+    ]
     ties += [("c01", "c03", "blocks", 1.0), ("c05", "c15", "blocks", 1.0)]
     relations = pl.DataFrame(ties, schema=["user_id", "other_user_id", "kind", "weight"], orient="row")
     relations = relations.filter(pl.col("user_id") != pl.col("other_user_id"))

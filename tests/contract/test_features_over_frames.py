@@ -25,7 +25,11 @@ def built(shop_frames):
 
 
 def frame(relation: pl.DataFrame) -> pl.DataFrame:
-    keys = [c for c in ("user_idx", "item_idx", "next_item_idx", "segment", "term", "brand", "category", "event_type") if c in relation.columns]
+    keys = [
+        c
+        for c in ("user_idx", "item_idx", "next_item_idx", "segment", "term", "brand", "category", "event_type")
+        if c in relation.columns
+    ]
     times = [c for c in ("happened_at",) if c in relation.columns]
     return relation.sort([*keys, *times], maintain_order=True)
 
@@ -69,7 +73,12 @@ def test_as_of_leaves_the_future_out(shop_frames):
 def test_the_example_of_the_reference_runs():
     con = duckdb.connect()
     lazyframe = pl.LazyFrame(
-        {"customer": ["a", "a", "b"], "item_id": ["x", "y", "x"], "event_type": ["view", "purchase", "view"], "happened_at": [shop_world.START] * 3}
+        {
+            "customer": ["a", "a", "b"],
+            "item_id": ["x", "y", "x"],
+            "event_type": ["view", "purchase", "view"],
+            "happened_at": [shop_world.START] * 3,
+        }
     )
     got = m6.features(con, "feat_user_activity", events=lazyframe, columns={"events": {"customer": "user_id"}}).pl()
     assert got.select("user_id", "events", "items").rows() == [("a", 2, 2), ("b", 1, 1)]
@@ -77,7 +86,7 @@ def test_the_example_of_the_reference_runs():
 
 def test_mistakes_are_named(shop_frames):
     con = duckdb.connect()
-    with pytest.raises(UnknownNameError, match="no SQL model 'feat_nothing', expected one of .*feat_item_activity"):
+    with pytest.raises(UnknownNameError, match=r"no SQL model 'feat_nothing', expected one of .*feat_item_activity"):
         m6.features(con, "feat_nothing", events=shop_frames["events"])
     with pytest.raises(SchemaError, match="cand_popular is in strategies/"):
         m6.features(con, "cand_popular", events=shop_frames["events"])

@@ -97,7 +97,8 @@ def test_k_larger_than_the_catalogue(world, strategy, monkeypatch):
 
 def test_a_list_longer_than_the_catalogue_holds_every_item_once(world):
     available = shop_world.rows(
-        world.con, "select item_id from m6.available_items where item_id in (select item_id from m6.stg_items where is_known)"
+        world.con,
+        "select item_id from m6.available_items where item_id in (select item_id from m6.stg_items where is_known)",
     )
     listed = shop_world.recommend(world.con, world.users[0], "k := 1000")
     assert len(listed) >= len(available)
@@ -155,7 +156,11 @@ def test_ties_go_to_the_lower_item_id(worlds, strategy, monkeypatch):
 
 def test_a_shop_without_behaviour():
     con = shop_world.connect(":memory:")
-    shop_world.m6.load(con, items=pl.DataFrame({"item_id": ["a", "b"], "title": ["one", "two"]}), users=pl.DataFrame({"user_id": ["x"]}))
+    shop_world.m6.load(
+        con,
+        items=pl.DataFrame({"item_id": ["a", "b"], "title": ["one", "two"]}),
+        users=pl.DataFrame({"user_id": ["x"]}),
+    )
     shop_world.m6.build(con)
     world = World(con)
     for strategy in STRATEGIES:

@@ -64,10 +64,16 @@ def test_same_buy_again_scores(worlds):
     profile = world.profile([world.users[user] for user in users])
     got = {
         (users[row], item): score
-        for row, item, score in zip(profile.row, profile.item, candidates.buy_again_score(world.snapshot, profile), strict=True)
+        for row, item, score in zip(
+            profile.row, profile.item, candidates.buy_again_score(world.snapshot, profile), strict=True
+        )
         if score > 0
     }
-    want = {(user, item): score for user, listed in world.in_sql("buy_again", users).items() for item, score in listed.items()}
+    want = {
+        (user, item): score
+        for user, listed in world.in_sql("buy_again", users).items()
+        for item, score in listed.items()
+    }
     assert got.keys() == want.keys()
     assert len(want) > 200
     np.testing.assert_allclose([got[key] for key in want], list(want.values()), rtol=1e-4)
@@ -77,7 +83,9 @@ def test_social_candidates_of_the_build_are_those_of_its_sql(worlds):
     world = worlds["grocery"]
     bit = shop_world.rows(world.con, "select bit from m6.strategies where strategy = 'social'")[0][0]
     stored: dict[str, set[str]] = {}
-    for user_id, item_id in shop_world.rows(world.con, "select user_id, item_id from m6.extra_candidates where bit = ?", [bit]):
+    for user_id, item_id in shop_world.rows(
+        world.con, "select user_id, item_id from m6.extra_candidates where bit = ?", [bit]
+    ):
         stored.setdefault(user_id, set()).add(item_id)
     expected = world.in_sql("social", list(world.users))
     assert {world.users[user] for user in expected} == stored.keys()
@@ -133,7 +141,9 @@ def test_users_equal_feat_user_activity(world):
         "mean_log_price": profile.mean_log_price,
     }
     sql = f"select {', '.join(columns)} from m6.feat_user_activity where list_contains(?, user_idx) order by user_idx"
-    table = np.asarray([[np.nan if v is None else v for v in row] for row in shop_world.rows(world.con, sql, [users])], float)
+    table = np.asarray(
+        [[np.nan if v is None else v for v in row] for row in shop_world.rows(world.con, sql, [users])], float
+    )
     np.testing.assert_allclose(np.column_stack(list(columns.values())), table, rtol=1e-5, atol=2e-5)
 
 
@@ -165,7 +175,8 @@ def test_live_behaviour_moves_both_the_same_way(tmp_path, built_file, worlds, st
     con.execute("begin")
     try:
         con.execute(
-            "insert into m6.events (user_id, item_id, event_type, happened_at) values (?, 'p40', 'purchase', ?), (?, 'p41', 'view', ?)",
+            "insert into m6.events (user_id, item_id, event_type, happened_at) "
+            "values (?, 'p40', 'purchase', ?), (?, 'p41', 'view', ?)",
             [user, now := shop_world.START.replace(month=6, day=20), user, now.replace(day=19)],
         )
         tail = World.__new__(World)
@@ -184,7 +195,9 @@ def test_live_behaviour_moves_both_the_same_way(tmp_path, built_file, worlds, st
         con.close()
     assert len(profile.item) > len(before.item) or profile.events.sum() > before.events.sum()
     if strategy == "buy_again":
-        got = dict(zip(profile.item.tolist(), candidates.buy_again_score(world.snapshot, profile).tolist(), strict=True))
+        got = dict(
+            zip(profile.item.tolist(), candidates.buy_again_score(world.snapshot, profile).tolist(), strict=True)
+        )
         items = sorted(listed)
         values = np.asarray([got[i] for i in items])
     else:

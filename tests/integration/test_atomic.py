@@ -74,7 +74,12 @@ VERBS = {"reweight": ("m6.reweight({con}, parameters={{'gate': False}})", 3), "r
 def run(code: str, path: Path) -> int:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     done = subprocess.run(
-        [sys.executable, "-c", START + code, str(path)], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", START + code, str(path)],
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
@@ -91,11 +96,27 @@ def new_behaviour(con) -> None:
 
 def everything(con) -> tuple:
     """What a reader can see of the versions: no table may have moved."""
-    tables = [name for (name,) in world.rows(con, "select table_name from duckdb_tables() where schema_name = 'm6' order by 1")]
-    counted = [(name, world.rows(con, f"select count(*), bit_xor(hash(columns(*)::varchar)) from m6.{name}")) for name in tables if name.startswith(("feat_", "stg_"))]
+    tables = [
+        name
+        for (name,) in world.rows(con, "select table_name from duckdb_tables() where schema_name = 'm6' order by 1")
+    ]
+    counted = [
+        (name, world.rows(con, f"select count(*), bit_xor(hash(columns(*)::varchar)) from m6.{name}"))
+        for name in tables
+        if name.startswith(("feat_", "stg_"))
+    ]
     kept = [
         (name, world.rows(con, f"select * from m6.{name} order by all"))
-        for name in ("models", "active", "policy_versions", "strategy_weights", "decisions", "lineage", "audit", "item_vectors")
+        for name in (
+            "models",
+            "active",
+            "policy_versions",
+            "strategy_weights",
+            "decisions",
+            "lineage",
+            "audit",
+            "item_vectors",
+        )
     ]
     hashes = world.rows(con, "select model_version, name, content_hash from m6.artefacts order by all")
     return tables, counted, kept, hashes, world.state(con)
@@ -128,7 +149,8 @@ def test_builds_killed_at_random_moments(shop_file):
             before = everything(con)
         child = subprocess.Popen(
             [sys.executable, "-c", START + "print('go', flush=True)\nm6.build(con)", str(shop_file)],
-            env=environment, stdout=subprocess.PIPE,
+            env=environment,
+            stdout=subprocess.PIPE,
         )
         assert child.stdout is not None
         child.stdout.readline()
@@ -211,7 +233,11 @@ def test_readers_see_one_version_during_builds(shop):
             cursor.close()
 
     columns = "select model_version, policy_version, rank"
-    queries = [f"{columns} from m6.recommend('u00')", f"{columns} from m6.recommend_many('audience')", f"{columns} from m6.serve('u07')"]
+    queries = [
+        f"{columns} from m6.recommend('u00')",
+        f"{columns} from m6.recommend_many('audience')",
+        f"{columns} from m6.serve('u07')",
+    ]
     threads = [threading.Thread(target=read, args=[query]) for query in queries]
     for thread in threads:
         thread.start()

@@ -41,26 +41,44 @@ def writer(request, shop, shop_file):
 
 
 def an_event(con, shop, item):
-    con.execute("insert into m6.events (event_id, user_id, item_id, event_type, happened_at) values ('new', ?, ?, 'view', ?)", [USER, item, LATER])
+    con.execute(
+        "insert into m6.events (event_id, user_id, item_id, event_type, happened_at) values ('new', ?, ?, 'view', ?)",
+        [USER, item, LATER],
+    )
     return "delete from m6.events where event_id = 'new'"
 
 
 def feedback_of_a_user(con, shop, item):
-    con.execute("insert into m6.feedback by name select 'new' as feedback_id, ? as user_id, ? as item_id, 'click' as event_type, ?::timestamp as happened_at", [USER, item, LATER])
+    con.execute(
+        "insert into m6.feedback by name select 'new' as feedback_id, ? as user_id, ? as item_id, 'click' as "
+        "event_type, ?::timestamp as happened_at",
+        [USER, item, LATER],
+    )
     return "delete from m6.feedback where feedback_id = 'new'"
 
 
 def feedback_to_an_impression(con, shop, item):
     shop.execute("create or replace table only_this as select ? as item_id", [item])
-    shop.execute("insert into m6.impressions by name from m6.serve(?, k := 1, among := 'only_this', request := 'r', seed := 1)", [USER])
+    shop.execute(
+        "insert into m6.impressions by name from m6.serve(?, k := 1, among := 'only_this', request := 'r', seed := 1)",
+        [USER],
+    )
     assert world.rows(shop, "select item_id from m6.impressions") == [(item,)]
-    con.execute("insert into m6.feedback by name select 'new' as feedback_id, impression_id, 'click' as event_type, ?::timestamp as happened_at from m6.impressions", [LATER])
+    con.execute(
+        "insert into m6.feedback by name select 'new' as feedback_id, impression_id, 'click' as event_type, "
+        "?::timestamp as happened_at from m6.impressions",
+        [LATER],
+    )
     return "delete from m6.feedback where feedback_id = 'new'"
 
 
 def late_arrival(con, shop, item):
     """It happened long before the build and arrives now."""
-    con.execute("insert into m6.events (event_id, user_id, item_id, event_type, happened_at) values ('new', ?, ?, 'purchase', '2024-02-01')", [USER, item])
+    con.execute(
+        "insert into m6.events (event_id, user_id, item_id, event_type, happened_at) values ('new', ?, ?, "
+        "'purchase', '2024-02-01')",
+        [USER, item],
+    )
     return "delete from m6.events where event_id = 'new'"
 
 
@@ -157,7 +175,10 @@ BY_REQUEST = pytest.mark.xfail(reason="stg_behaviour finds the user of feedback 
 
 @pytest.mark.parametrize("given", [pytest.param("request and item", marks=BY_REQUEST), "request, user and item"])
 def test_feedback_that_names_the_request_counts(shop, given):
-    shop.execute("insert into m6.impressions by name from m6.serve(?, k := 5, exclude_seen := true, request := 'r', seed := 3)", [USER])
+    shop.execute(
+        "insert into m6.impressions by name from m6.serve(?, k := 5, exclude_seen := true, request := 'r', seed := 3)",
+        [USER],
+    )
     [(request, item)] = world.rows(shop, "select request_id, item_id from m6.impressions where rank = 1")
     user = USER if "user" in given else None
     shop.execute(

@@ -23,7 +23,14 @@ from stg_events as e
 inner join stg_items as i on e.item_idx = i.item_idx
 group by e.user_idx"""
 SATISFACTION = """-- one row per behaviour: only five stars satisfy
-select user_id, item_id, event_type, value, interest, case when event_type = 'rating' and value = 5 then 1.0 else 0.0 end as satisfaction, happened_at
+select
+    user_id,
+    item_id,
+    event_type,
+    value,
+    interest,
+    case when event_type = 'rating' and value = 5 then 1.0 else 0.0 end as satisfaction,
+    happened_at
 from stg_behaviour"""
 
 
@@ -57,14 +64,20 @@ def test_a_strategy_is_a_file(con, project):
     m6.build(con)
     bit = bit_of(con, "buyers")
     assert bit == 11
-    assert shop_world.rows(con, "select description from m6.strategies where strategy = 'buyers'")[0][0].startswith("one row per (user, item): what")
-    assert shop_world.rows(con, "select layer, path from m6.lineage where model = 'cand_buyers'") == [("strategies", str(path))]
+    assert shop_world.rows(con, "select description from m6.strategies where strategy = 'buyers'")[0][0].startswith(
+        "one row per (user, item): what"
+    )
+    assert shop_world.rows(con, "select layer, path from m6.lineage where model = 'cand_buyers'") == [
+        ("strategies", str(path))
+    ]
     assert shop_world.rows(con, "select reads from m6.lineage where model = 'cand_buyers'") == [("stg_items",)]
     supporters = dict(
         shop_world.rows(
             con,
-            "with scored as (select unnest(m6_scored(1, segment, history, e.proposals, null, null, null, true, 10)) as c from "
-            "m6.user_history(['u00']) as h left join (select user_id, list(struct_pack(item_id := item_id, bit := bit)) as proposals "
+            "with scored as (select unnest("
+            "m6_scored(1, segment, history, e.proposals, null, null, null, true, 10)) as c from "
+            "m6.user_history(['u00']) as h left join "
+            "(select user_id, list(struct_pack(item_id := item_id, bit := bit)) as proposals "
             "from m6.extra_candidates group by user_id) as e on h.user_id = e.user_id) "
             "select c.item_id, (c.supporters >> ?) & 1 from scored",
             [bit],
@@ -85,20 +98,30 @@ def test_a_strategy_is_served_and_logged_with_its_bit(con, project):
         listed = shop_world.recommend(con, user)
         assert mine <= {row["item_id"] for row in listed if row["strategy"] in ("buyers", "blended")}
         assert listed[0]["strategy"] == "buyers"
-        served = shop_world.rows(con, "select item_id, supporters, eligible from m6.serve(?, seed := 4) where strategy = 'buyers'", [user])
+        served = shop_world.rows(
+            con, "select item_id, supporters, eligible from m6.serve(?, seed := 4) where strategy = 'buyers'", [user]
+        )
         assert served
-        assert all(item in mine and supporters >> bit & 1 and eligible >> bit & 1 for item, supporters, eligible in served)
+        assert all(
+            item in mine and supporters >> bit & 1 and eligible >> bit & 1 for item, supporters, eligible in served
+        )
 
 
 def test_a_feature_is_a_file(con, project):
     write(project, "features", "feat_user_brands", FEATURE)
     m6.build(con)
-    assert shop_world.rows(con, "select min(brands) >= 1 and max(brands) <= 6, count(*) from m6.feat_user_brands") == [(True, 20)]
-    assert shop_world.rows(con, "select comment from duckdb_tables() where table_name = 'feat_user_brands'") == [("one row per user: how many different brands",)]
+    assert shop_world.rows(con, "select min(brands) >= 1 and max(brands) <= 6, count(*) from m6.feat_user_brands") == [
+        (True, 20)
+    ]
+    assert shop_world.rows(con, "select comment from duckdb_tables() where table_name = 'feat_user_brands'") == [
+        ("one row per user: how many different brands",)
+    ]
     reads = shop_world.rows(con, "select reads from m6.lineage where model = 'feat_user_brands' order by 1")
     assert reads == [("stg_events",), ("stg_items",)]
     events = con.sql("select user_id, item_id, event_type, happened_at from m6.events").pl()
-    over_frames = m6.features(con, "feat_user_brands", events=events.lazy(), items=con.sql("select item_id, brand from m6.items").pl()).pl()
+    over_frames = m6.features(
+        con, "feat_user_brands", events=events.lazy(), items=con.sql("select item_id, brand from m6.items").pl()
+    ).pl()
     assert over_frames.sort("user_idx").equals(con.sql("from m6.feat_user_brands").pl().sort("user_idx"))
 
 
@@ -107,17 +130,26 @@ def test_a_satisfaction_function_is_a_file(con, project):
     m6.build(con, satisfaction="five_stars")
     got = dict(shop_world.rows(con, "select event_type, max(satisfaction) from m6.behaviour group by 1"))
     assert got == {"view": 0, "purchase": 0, "rating": 1}
-    assert shop_world.rows(con, "select json_extract_string(parameters, '$.satisfaction') from m6.models") == [("five_stars",)]
+    assert shop_world.rows(con, "select json_extract_string(parameters, '$.satisfaction') from m6.models") == [
+        ("five_stars",)
+    ]
 
 
 def test_an_override_of_a_shipped_feature_takes_its_place(con, project):
     shipped = (Path(m6.__file__).parents[1] / "sql" / "features" / "feat_segment_item.sql").read_text(encoding="utf-8")
     path = write(project, "features", "feat_segment_item", shipped.replace("0.03 *", "1000.0 *"))
     m6.build(con)
-    counts = "select segment, item_idx, count(*) as n from m6.stg_events as e join m6.stg_users as u using (user_idx) where interest > 0 group by all"
-    worst = shop_world.rows(con, f"select max(abs(trend / n - 1)) from m6.feat_segment_item join ({counts}) using (segment, item_idx)")[0][0]
+    counts = (
+        "select segment, item_idx, count(*) as n from m6.stg_events as e join m6.stg_users as u using (user_idx) "
+        "where interest > 0 group by all"
+    )
+    worst = shop_world.rows(
+        con, f"select max(abs(trend / n - 1)) from m6.feat_segment_item join ({counts}) using (segment, item_idx)"
+    )[0][0]
     assert worst < 0.01, "with an endless half-life the trend is a count"
-    assert shop_world.rows(con, "select distinct path from m6.lineage where model = 'feat_segment_item'") == [(str(path),)]
+    assert shop_world.rows(con, "select distinct path from m6.lineage where model = 'feat_segment_item'") == [
+        (str(path),)
+    ]
 
 
 def test_an_override_of_a_shipped_strategy_takes_its_place(con, project):
@@ -144,8 +176,15 @@ def test_an_override_of_a_shipped_strategy_takes_its_place(con, project):
 def test_wrong_columns_are_named_and_the_old_version_stays(con, project, columns, named):
     m6.build(con)
     before = shop_world.state(con)
-    write(project, "strategies", "cand_wrong", f"-- wrong\nselect {columns} from candidate_users as u cross join stg_items as i")
-    with pytest.raises(SchemaError, match=f"cand_wrong .*has the columns {named}, expected user_idx, item_idx, raw_score"):
+    write(
+        project,
+        "strategies",
+        "cand_wrong",
+        f"-- wrong\nselect {columns} from candidate_users as u cross join stg_items as i",
+    )
+    with pytest.raises(
+        SchemaError, match=f"cand_wrong .*has the columns {named}, expected user_idx, item_idx, raw_score"
+    ):
         m6.build(con)
     assert shop_world.state(con) == before
 
@@ -153,7 +192,12 @@ def test_wrong_columns_are_named_and_the_old_version_stays(con, project, columns
 @pytest.mark.parametrize(
     ("layer", "name", "sql", "message"),
     [
-        ("strategies", "cand_broken", "-- broken\nselect user_idx, item_idx, no_such as raw_score from feat_user_item", "no_such"),
+        (
+            "strategies",
+            "cand_broken",
+            "-- broken\nselect user_idx, item_idx, no_such as raw_score from feat_user_item",
+            "no_such",
+        ),
         ("features", "feat_broken", "-- broken\nselect * from no_such_table", "no_such_table"),
         ("features", "feat_user_item", "-- broken\nselect 1 as user_idx where", "syntax error"),
     ],
@@ -161,12 +205,16 @@ def test_wrong_columns_are_named_and_the_old_version_stays(con, project, columns
 def test_a_failing_model_is_named_with_its_sql_and_the_old_version_stays(con, project, layer, name, sql, message):
     m6.build(con)
     before = shop_world.state(con)
-    tables = shop_world.rows(con, "select table_name, estimated_size from duckdb_tables() where schema_name = 'm6' order by 1")
+    tables = shop_world.rows(
+        con, "select table_name, estimated_size from duckdb_tables() where schema_name = 'm6' order by 1"
+    )
     path = write(project, layer, name, sql)
     with pytest.raises(ModelSqlError, match=f"(?s){name} .*{path.name}.*{message}.*--- SQL ---.*broken.*Hint"):
         m6.build(con)
     assert shop_world.state(con) == before
-    after = shop_world.rows(con, "select table_name, estimated_size from duckdb_tables() where schema_name = 'm6' order by 1")
+    after = shop_world.rows(
+        con, "select table_name, estimated_size from duckdb_tables() where schema_name = 'm6' order by 1"
+    )
     assert after == tables
     path.unlink()
     assert m6.build(con).model_version == 2
@@ -233,14 +281,25 @@ def test_own_strategies_read_what_python_learned_at_that_moment(con, project):
 
 def test_what_a_user_knows_does_not_crowd_out_the_rest(con, project):
     """The best proposals are counted after the items seen already are left out."""
-    write(project, "strategies", "cand_known_first", """-- one row per (user, item): what the user knows first, then everything else
+    write(
+        project,
+        "strategies",
+        "cand_known_first",
+        """-- one row per (user, item): what the user knows first, then everything else
 select u.user_idx, i.item_idx, cast(case when h.item_idx is null then 1.0 else 2.0 end as double) as raw_score
 from candidate_users as u
 cross join stg_items as i
-left join feat_user_item as h on u.user_idx = h.user_idx and i.item_idx = h.item_idx""")
+left join feat_user_item as h on u.user_idx = h.user_idx and i.item_idx = h.item_idx""",
+    )
     m6.build(con)
-    counts = "select u.user_id, count(h.item_idx) as seen from m6.stg_users as u left join m6.feat_user_item as h using (user_idx) group by all"
-    sql = f"select e.user_id, count(*), any_value(c.seen) from m6.extra_candidates as e join ({counts}) as c using (user_id) group by 1"
+    counts = (
+        "select u.user_id, count(h.item_idx) as seen from m6.stg_users as u "
+        "left join m6.feat_user_item as h using (user_idx) group by all"
+    )
+    sql = (
+        "select e.user_id, count(*), any_value(c.seen) from m6.extra_candidates as e "
+        f"join ({counts}) as c using (user_id) group by 1"
+    )
     for _, proposed, seen in shop_world.rows(con, sql):
         assert proposed == min(60, 80 - seen)
 

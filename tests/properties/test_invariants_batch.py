@@ -15,7 +15,8 @@ OPTIONS = {
     "among": "among := 'picked', k := 12",
     "boosts": "boosts := 'margin'",
     "diversity": "diversity := 0.4",
-    "all at once": "k := 7, in_domain := 'books', among := 'picked', boosts := 'margin', diversity := 0.3, exclude_seen := true",
+    "all at once": "k := 7, in_domain := 'books', among := 'picked', boosts := 'margin', diversity := 0.3, "
+    "exclude_seen := true",
 }
 NUMBERS = ("score", "satisfaction", "propensity")
 
@@ -52,7 +53,8 @@ def tail(built_file, tmp_path_factory):
         "insert into m6.events (user_id, item_id, event_type, happened_at) "
         "select 'u' || lpad(cast(n * 7 % 60 as varchar), 2, '0'), 'i' || lpad(cast(n * 11 % 80 as varchar), 2, '0'), "
         "case when n % 3 = 0 then 'purchase' else 'view' end, timestamp '2024-07-20' + to_hours(cast(n as integer)) "
-        "from range(70) as t(n) union all select 'stranger', 'i1' || n, 'purchase', timestamp '2024-07-30' from range(4) as t(n)"
+        "from range(70) as t(n) union all select 'stranger', 'i1' || n, 'purchase', timestamp '2024-07-30' from "
+        "range(4) as t(n)"
     )
     con.execute(
         "insert into m6.feedback (user_id, item_id, event_type, happened_at) "
@@ -83,7 +85,9 @@ def test_serve_equals_serve_many_with_the_same_seed(tail, name):
 
 
 def test_another_seed_draws_another_list(tail):
-    drawn = [dicts(tail, f"select user_id, rank, item_id from m6.serve_many('audience', seed := {n})") for n in (1, 2, 1)]
+    drawn = [
+        dicts(tail, f"select user_id, rank, item_id from m6.serve_many('audience', seed := {n})") for n in (1, 2, 1)
+    ]
     assert drawn[0] == drawn[2]
     assert drawn[0] != drawn[1]
 

@@ -17,7 +17,8 @@ import m6rec_udf as m6
 TESTS = Path(__file__).resolve().parents[1]
 QUESTIONS = {
     "recommend": "from m6.recommend('u00', k := 20)",
-    "options": "from m6.recommend('u07', in_domain := 'books', among := 'picked', boosts := 'margin', diversity := 0.3)",
+    "options": "from m6.recommend('u07', in_domain := 'books', among := 'picked', boosts := 'margin', diversity "
+    ":= 0.3)",
     "unknown": "from m6.recommend('nobody')",
     "many": "from m6.recommend_many('audience', k := 5)",
     "serve": "from m6.serve('u00', seed := 5, request := 'r', moment := timestamp '2024-08-01')",
@@ -49,7 +50,13 @@ with world.connect(sys.argv[1]) as con:
 def python(code: str, *arguments: str, paths: tuple[Path, ...] = (), cwd: Path | None = None) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        cwd=cwd,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -63,7 +70,8 @@ def test_every_question_has_an_answer(reader):
 def test_a_copy_elsewhere_gives_the_same_answers_in_another_process(shop_file, tmp_path):
     with world.connect(shop_file) as con:
         con.execute(
-            "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u00', 'i44', 'purchase', '2024-08-01')"
+            "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u00', 'i44', 'purchase', "
+            "'2024-08-01')"
         )
         expected = answers(con)
     copy = tmp_path / "another place" / "renamed.db"
@@ -97,7 +105,8 @@ PLAIN = """
 import json, sys
 import duckdb
 con = duckdb.connect(sys.argv[1], read_only=True)
-rows = con.execute("select user_id, item_id, rank, round(satisfaction, 9) from m6.recommendations order by user_id, rank").fetchall()
+rows = con.execute("select user_id, item_id, rank, round(satisfaction, 9) from m6.recommendations order by "
+"user_id, rank").fetchall()
 assert not [name for name in sys.modules if name.startswith("m6rec")], "the package was imported"
 print(json.dumps(rows))
 """

@@ -40,7 +40,9 @@ def test_anybody_gets_k_items(reader, user, k):
     assert_whole(listed)
 
 
-@pytest.mark.parametrize("options", ["", "exclude_seen := true", "exclude_seen := false", "diversity := 0.5", "boosts := 'margin'"])
+@pytest.mark.parametrize(
+    "options", ["", "exclude_seen := true", "exclude_seen := false", "diversity := 0.5", "boosts := 'margin'"]
+)
 def test_a_k_above_the_catalogue_gives_all_of_it(reader, options):
     for user in ("nobody", "u00"):
         listed = everything(reader, user, options)
@@ -61,7 +63,11 @@ def test_seen_items_come_last_and_say_so(shop):
 
 def test_a_user_who_has_seen_everything(shop):
     see(shop, "u00")
-    for user_options in ("exclude_seen := true", "exclude_seen := true, in_domain := 'books'", "exclude_seen := true, diversity := 0.3"):
+    for user_options in (
+        "exclude_seen := true",
+        "exclude_seen := true, in_domain := 'books'",
+        "exclude_seen := true, diversity := 0.3",
+    ):
         listed = world.recommend(shop, "u00", user_options)
         assert len(listed) == 10
         assert {row["strategy"] for row in listed} == {"seen"}
@@ -90,23 +96,38 @@ def test_among_few_items_gives_exactly_those(shop, few):
     see(shop, "u02", "item_id = 'i05'")
     possible = set(few) & set(world.ITEMS) - {"i07"}
     for user in ("u02", "u40", "nobody"):
-        for options in ("among := 'few'", "among := 'few', exclude_seen := true", "among := 'few', exclude_seen := false, diversity := 0.2"):
+        for options in (
+            "among := 'few'",
+            "among := 'few', exclude_seen := true",
+            "among := 'few', exclude_seen := false, diversity := 0.2",
+        ):
             listed = everything(shop, user, options)
             assert {row["item_id"] for row in listed} == possible, options
             assert_whole(listed)
 
 
 def test_among_and_domain_hold_together(reader):
-    allowed = {i for (i,) in world.rows(reader, "select item_id from picked join m6.items using (item_id) where domain = 'books'")}
+    allowed = {
+        i
+        for (i,) in world.rows(
+            reader, "select item_id from picked join m6.items using (item_id) where domain = 'books'"
+        )
+    }
     for user in ("u00", "nobody"):
-        assert {row["item_id"] for row in everything(reader, user, "among := 'picked', in_domain := 'books'")} == allowed
+        assert {
+            row["item_id"] for row in everything(reader, user, "among := 'picked', in_domain := 'books'")
+        } == allowed
 
 
 def test_availability_takes_effect_in_the_next_query(shop):
     before = world.recommend(shop, "u00")
     gone = world.items_of(before)[:3]
     shop.execute("update m6.items set is_available = false where item_id in (select unnest(?))", [gone])
-    for listed in (world.recommend(shop, "u00"), everything(shop, "u00"), everything(shop, "nobody", "in_domain := 'movies'")):
+    for listed in (
+        world.recommend(shop, "u00"),
+        everything(shop, "u00"),
+        everything(shop, "nobody", "in_domain := 'movies'"),
+    ):
         assert not set(gone) & set(world.items_of(listed))
         assert len(listed) >= 10
     served = {i for (i,) in world.rows(shop, "select item_id from m6.serve('u00', k := 500)")}
@@ -164,7 +185,9 @@ def test_a_seen_item_newer_than_the_build_comes_last(arrivals):
 
 
 def test_new_items_in_a_batch_and_when_served(arrivals):
-    many = world.rows(arrivals, "select user_id, item_id, rank from m6.recommend_many('audience', among := 'brand_new')")
+    many = world.rows(
+        arrivals, "select user_id, item_id, rank from m6.recommend_many('audience', among := 'brand_new')"
+    )
     assert sorted(many) == sorted((u, i, r) for u in [*world.USERS, *world.UNKNOWN] for i, r in (("n1", 1), ("n2", 2)))
     arrivals.execute("insert into m6.impressions by name from m6.serve('u00', among := 'brand_new')")
     shown = world.rows(arrivals, "select item_id, propensity, supporters, eligible from m6.impressions order by rank")

@@ -26,7 +26,10 @@ def weighted(built_file, tmp_path_factory):
 
 
 def set_weights(con, values: list[float]) -> None:
-    names = [name for (name,) in world.rows(con, "select strategy from m6.strategy_weights where policy_version = 1 order by 1")]
+    names = [
+        name
+        for (name,) in world.rows(con, "select strategy from m6.strategy_weights where policy_version = 1 order by 1")
+    ]
     total = sum(values[: len(names)])
     for name, value in zip(names, values, strict=False):
         con.execute("update m6.strategy_weights set weight = ? where strategy = ?", [value / total, name])
@@ -40,7 +43,10 @@ def test_a_shorter_list_is_a_prefix(reader, user, exclude, short, long):
 
 
 def test_three_is_a_prefix_of_ten_for_everybody(reader):
-    sql = "select user_id, rank, item_id, satisfaction, strategy from m6.recommend_many('audience', k := {}) where rank <= 3 order by all"
+    sql = (
+        "select user_id, rank, item_id, satisfaction, strategy from m6.recommend_many('audience', k := {}) "
+        "where rank <= 3 order by all"
+    )
     assert world.rows(reader, sql.format(3)) == world.rows(reader, sql.format(10))
 
 
@@ -58,7 +64,10 @@ def test_every_list_is_whole_and_inside_its_limits(reader, user, k, exclude, dom
     limits = f"{among} join m6.items using (item_id) where is_available and coalesce(domain = $domain, true)"
     allowed = {item for (item,) in world.rows(reader, f"select item_id from {limits}", {"domain": domain})}
     quoted = "null" if domain is None else f"'{domain}'"
-    options = f"k := {k}, in_domain := {quoted}, among := '{among}', boosts := '{boosts}', diversity := {diversity}, exclude_seen := {exclude}"
+    options = (
+        f"k := {k}, in_domain := {quoted}, among := '{among}', boosts := '{boosts}', "
+        f"diversity := {diversity}, exclude_seen := {exclude}"
+    )
     listed = world.recommend(reader, user, options)
     assert len(listed) == min(k, len(allowed))
     assert len({row["item_id"] for row in listed}) == len(listed)
@@ -72,7 +81,9 @@ def test_every_list_is_whole_and_inside_its_limits(reader, user, k, exclude, dom
 @few
 @given(
     user=users,
-    values=st.lists(st.sampled_from([0.0, 0.0, 0.05, 0.3, 1.0]), min_size=STRATEGY_COUNT, max_size=STRATEGY_COUNT).filter(any),
+    values=st.lists(
+        st.sampled_from([0.0, 0.0, 0.05, 0.3, 1.0]), min_size=STRATEGY_COUNT, max_size=STRATEGY_COUNT
+    ).filter(any),
     seed=st.integers(0, 2**31),
     k=st.sampled_from([1, 10, 79]),
 )
@@ -88,7 +99,9 @@ def test_any_weights_keep_lists_valid(weighted, user, values, seed, k):
     assert len({row[0] for row in served}) == k
     assert all(0 < propensity <= 1 + 1e-9 for _, _, propensity, *_ in served)
     bits = dict(world.rows(weighted, "select strategy, bit from m6.strategies"))
-    positive = {name for (name,) in world.rows(weighted, "select strategy from m6.strategy_weights_active where weight > 0")}
+    positive = {
+        name for (name,) in world.rows(weighted, "select strategy from m6.strategy_weights_active where weight > 0")
+    }
     for _, _, propensity, supporters, eligible, strategy in served:
         assert supporters & ~eligible == 0
         if supporters:

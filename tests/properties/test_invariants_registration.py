@@ -23,12 +23,18 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code, *arguments],
-        env=environment, capture_output=True, text=True, timeout=120,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
 def functions(con) -> list[tuple]:
-    return world.rows(con, "select function_name from duckdb_functions() where function_name like 'm6\\_%' escape '\\' order by all")
+    return world.rows(
+        con, "select function_name from duckdb_functions() where function_name like 'm6\\_%' escape '\\' order by all"
+    )
 
 
 def test_installing_twice_is_a_no_op(shop, shop_file):
@@ -39,7 +45,9 @@ def test_installing_twice_is_a_no_op(shop, shop_file):
         assert context_of(again) is context
         assert world.recommend(again, "u00") == expected
     assert world.recommend(shop, "u00") == expected
-    assert world.rows(shop, "select count(*) from m6.migrations") == world.rows(shop, "select count(distinct name) from m6.migrations")
+    assert world.rows(shop, "select count(*) from m6.migrations") == world.rows(
+        shop, "select count(distinct name) from m6.migrations"
+    )
 
 
 def test_installing_on_a_connection_of_ones_own(tmp_path):
@@ -83,7 +91,9 @@ def test_writers_and_readers_in_threads(shop):
                 "insert into m6.events (user_id, item_id, event_type, happened_at) values (?, ?, 'view', '2024-08-01')",
                 [f"u{n:02d}", f"i{n + 20}"],
             )
-            return f"i{n + 20}" in [i for (i,) in world.rows(cursor, "select item_id from m6.history(?)", [f"u{n:02d}"])]
+            return f"i{n + 20}" in [
+                i for (i,) in world.rows(cursor, "select item_id from m6.history(?)", [f"u{n:02d}"])
+            ]
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(write, range(20)))

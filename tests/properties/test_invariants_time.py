@@ -93,7 +93,8 @@ def test_tables_do_not_see_the_future(as_it_was, another_future, table):
 
 def test_every_feature_table_is_compared(as_it_was):
     found = world.rows(
-        as_it_was, "select table_name from duckdb_tables() where schema_name = 'm6' and table_name like 'feat\\_%' escape '\\'"
+        as_it_was,
+        "select table_name from duckdb_tables() where schema_name = 'm6' and table_name like 'feat\\_%' escape '\\'",
     )
     assert {name for (name,) in found} <= set(TABLES)
 
@@ -149,7 +150,13 @@ def test_the_default_moment_is_the_latest_behaviour(shop_frames, tmp_path):
         assert latest < datetime(2025, 1, 1)
         assert m6.build(con).as_of == latest
         assert world.rows(con, "select as_of from m6.active_version") == [(latest,)]
-        con.execute("insert into m6.feedback (user_id, item_id, event_type, happened_at) values ('u00', 'i00', 'click', '2024-12-24 18:00:00')")
+        con.execute(
+            "insert into m6.feedback (user_id, item_id, event_type, happened_at) values ('u00', 'i00', 'click', "
+            "'2024-12-24 18:00:00')"
+        )
         assert m6.build(con).as_of == datetime(2024, 12, 24, 18)
-        con.execute("insert into m6.events (user_id, item_id, event_type, happened_at) values ('u00', 'i00', 'view', '2099-01-01')")
+        con.execute(
+            "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u00', 'i00', 'view', "
+            "'2099-01-01')"
+        )
         assert m6.build(con).as_of == datetime(2099, 1, 1)

@@ -22,7 +22,13 @@ def test_trends_halve_with_their_half_lives():
 
 def test_item_activity_counts():
     con = given(
-        [("u", "a", "view", 4), ("u", "a", "purchase", 2), ("v", "a", "view", 1), ("v", "a", "dismiss", 0.5), ("v", "b", "dismiss", 1)],
+        [
+            ("u", "a", "view", 4),
+            ("u", "a", "purchase", 2),
+            ("v", "a", "view", 1),
+            ("v", "a", "dismiss", 0.5),
+            ("v", "b", "dismiss", 1),
+        ],
         [{"item_id": "a", "price": 7.0}, {"item_id": "b"}, {"item_id": "c"}],
     )
     columns = "item_id, events, users, satisfaction, successes, age_days, idle_days, price"
@@ -40,7 +46,11 @@ def test_item_activity_counts():
 def test_the_age_of_an_item_is_that_of_its_row_or_its_first_event():
     con = given(
         [("u", "a", "view", 4), ("u", "b", "view", 4), ("u", "c", "view", 4)],
-        [{"item_id": "a", "created_at": ago(9)}, {"item_id": "b", "created_at": ago(1)}, {"item_id": "d", "created_at": ago(-2)}],
+        [
+            {"item_id": "a", "created_at": ago(9)},
+            {"item_id": "b", "created_at": ago(1)},
+            {"item_id": "d", "created_at": ago(-2)},
+        ],
     )
     got = table(con, "feat_item_activity", "item_id, age_days, first_event_days")
     assert got == [("a", 9.0, 4.0), ("b", 4.0, 4.0), ("c", 4.0, 4.0), ("d", None, None)]
@@ -49,8 +59,9 @@ def test_the_age_of_an_item_is_that_of_its_row_or_its_first_event():
 def test_repurchase_rhythm():
     """u came back twice in 20 days, v once after 4, w never: 2 of 3 users return, the median gap is 7 days."""
     con = given(
-        [("u", "a", "purchase", 30), ("u", "a", "purchase", 20), ("u", "a", "purchase", 10)]
-        + [("v", "a", "purchase", 9), ("v", "a", "purchase", 5), ("w", "a", "purchase", 1), ("w", "b", "purchase", 1), ("w", "b", "purchase", 1)]
+        [("u", "a", "purchase", days) for days in (30, 20, 10)]
+        + [("v", "a", "purchase", 9), ("v", "a", "purchase", 5), ("w", "a", "purchase", 1)]
+        + [("w", "b", "purchase", 1)] * 2
     )
     close(table(con, "feat_item_activity", "repurchase_rate, coalesce(repurchase_days, -1)"), [(0.0, -1), (2 / 3, 7.0)])
 
@@ -62,7 +73,9 @@ def test_history_weights():
             ("u", "d", "purchase", 10), ("u", "d", "return", 5), ("u", "e", "view", 75), ("u", "e", "cart", 25),
         ]
     )  # fmt: skip
-    columns = "item_idx, events, interest, lowest_interest, last_days, first_days, recency_rank, long_weight, short_weight"
+    columns = (
+        "item_idx, events, interest, lowest_interest, last_days, first_days, recency_rank, long_weight, short_weight"
+    )
     close(
         table(con, "feat_user_item", columns),
         [
@@ -83,7 +96,15 @@ def test_only_the_latest_twenty_items_have_a_short_weight():
 
 def test_co_visitation_has_direction_distance_and_decay():
     """u went a, b, c (c today, b 25 days ago); v went b, a, both 50 days ago or less."""
-    con = given([("u", "a", "view", 40), ("u", "b", "view", 25), ("u", "c", "view", 0), ("v", "b", "view", 60), ("v", "a", "view", 50)])
+    con = given(
+        [
+            ("u", "a", "view", 40),
+            ("u", "b", "view", 25),
+            ("u", "c", "view", 0),
+            ("v", "b", "view", 60),
+            ("v", "a", "view", 50),
+        ]
+    )
     decay = lambda days: 0.5 ** (days / 25)  # noqa: E731
     ab, ba = decay(25), decay(50)
     bc, ac = decay(0), decay(0) / 2
@@ -116,7 +137,17 @@ def test_the_hundred_best_transitions_are_kept():
 
 def test_segment_trend():
     users = [("u", "s"), ("v", "s"), ("w", "t"), ("x", None)]
-    con = given([("u", "a", "view", 0), ("v", "a", "purchase", 3), ("w", "a", "view", 6), ("x", "a", "view", 0), ("v", "b", "dismiss", 0)], [], users)
+    con = given(
+        [
+            ("u", "a", "view", 0),
+            ("v", "a", "purchase", 3),
+            ("w", "a", "view", 6),
+            ("x", "a", "view", 0),
+            ("v", "b", "dismiss", 0),
+        ],
+        [],
+        users,
+    )
     close([row[1:] for row in table(con, "feat_segment_item", "segment, item_idx, trend")], [(0, 1.5), (0, 0.25)])
 
 
@@ -126,7 +157,8 @@ def test_user_activity():
         [{"item_id": "a", "price": 9.0}, {"item_id": "b"}],
         [("idle", "s")],
     )
-    columns = "user_id, events, items, satisfaction, idle_days, tenure_days, events_short, events_long, events_7_days, events_30_days"
+    columns = "user_id, events, items, satisfaction, idle_days, tenure_days, events_short, events_long"
+    columns += ", events_7_days, events_30_days"
     idle, u, v = table(con, "feat_user_activity", f"{columns}, mean_log_popularity, mean_log_price")
     assert idle == ("idle", 0, 0, None, None, None, 0, 0, 0, 0, None, None)
     assert u[:3] + u[4:10] == ("u", 3, 2, 0.5, 40.0, 1, 2, 1, 2)
@@ -143,7 +175,10 @@ def test_tf_idf_has_unit_length_and_rare_terms_weigh_more():
         {"item_id": "c", "category": "x"},
         {"item_id": "d"},
     ]
-    con = given([("u", "a", "purchase", 0), ("u", "b", "purchase", 25), ("v", "d", "purchase", 0), ("w", "a", "dismiss", 0)], items)
+    con = given(
+        [("u", "a", "purchase", 0), ("u", "b", "purchase", 25), ("v", "d", "purchase", 0), ("w", "a", "dismiss", 0)],
+        items,
+    )
     common, rare = math.log(1 + 4 / 3), math.log(1 + 4)
     weights = {"x": 1.5 * common, "y": rare, "t": rare, "m": rare}
     length = math.sqrt(sum(w * w for w in weights.values()))
@@ -161,6 +196,18 @@ def test_shares_of_interest(label):
     close([row[1:] for row in table(con, f"feat_user_{label}", f"{label}, user_idx, share")], [(0, 0.5), (0, 0.25)])
 
 
-@pytest.mark.parametrize("model", ["feat_item_activity", "feat_item_transitions", "feat_segment_item", "feat_user_activity", "feat_user_item", "feat_user_terms", "feat_user_category", "feat_user_brand"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "feat_item_activity",
+        "feat_item_transitions",
+        "feat_segment_item",
+        "feat_user_activity",
+        "feat_user_item",
+        "feat_user_terms",
+        "feat_user_category",
+        "feat_user_brand",
+    ],
+)
 def test_nothing_gives_nothing(model):
     assert table(given(), model, "*") == []

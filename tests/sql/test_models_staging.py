@@ -18,7 +18,16 @@ def test_an_event_type_says_interest_and_satisfaction():
 
 @pytest.mark.parametrize(
     ("stars", "y", "interest"),
-    [(1, 0.0, 0.2), (2, 0.25, 0.25), (3, 0.5, 0.5), (4, 0.75, 0.75), (5, 1.0, 1.0), (9, 1.0, 1.0), (-2, 0.0, 0.2), (None, 0.5, 1.0)],
+    [
+        (1, 0.0, 0.2),
+        (2, 0.25, 0.25),
+        (3, 0.5, 0.5),
+        (4, 0.75, 0.75),
+        (5, 1.0, 1.0),
+        (9, 1.0, 1.0),
+        (-2, 0.0, 0.2),
+        (None, 0.5, 1.0),
+    ],
 )
 def test_stars_are_graded_between_their_bounds(stars, y, interest):
     con = given([("u", "a", "rating", 1, stars)])
@@ -46,11 +55,17 @@ def test_a_kind_of_behaviour_nobody_described_says_nothing():
 def test_feedback_is_behaviour_and_finds_user_and_item_by_its_impression():
     con = given([("u", "a", "view", 3)])
     con.execute(
-        "insert into m6.impressions (impression_id, request_id, user_id, item_id, rank, strategy, supporters, eligible, propensity, "
+        "insert into m6.impressions (impression_id, request_id, user_id, item_id, rank, strategy, supporters, "
+        "eligible, propensity, "
         "shown_at) values ('r-1', 'r', 'u', 'b', 1, 'popular', 1, 1, 1, ?)",
         [ago(2)],
     )
-    feedback = [("r-1", None, None, "click", 1), (None, "v", "c", "purchase", 1), (None, None, None, "click", 1), ("gone", None, None, "click", 1)]
+    feedback = [
+        ("r-1", None, None, "click", 1),
+        (None, "v", "c", "purchase", 1),
+        (None, None, None, "click", 1),
+        ("gone", None, None, "click", 1),
+    ]
     for impression, user, item, kind, days in feedback:
         con.execute(
             "insert into m6.feedback (impression_id, user_id, item_id, event_type, happened_at) values (?, ?, ?, ?, ?)",
@@ -68,14 +83,25 @@ def test_two_equal_rows_are_two_units():
 def test_keys_are_dense_in_the_order_of_the_ids():
     con = given([("w", "c", "view", 1), ("v", "a", "view", 1)], [{"item_id": "b"}], [("x", "s"), ("v", None)])
     assert table(con, "stg_users", "user_idx, user_id, segment") == [(0, "v", "*"), (1, "w", "*"), (2, "x", "s")]
-    assert table(con, "stg_items", "item_idx, item_id, domain") == [(0, "a", "default"), (1, "b", "default"), (2, "c", "default")]
+    assert table(con, "stg_items", "item_idx, item_id, domain") == [
+        (0, "a", "default"),
+        (1, "b", "default"),
+        (2, "c", "default"),
+    ]
 
 
 def test_item_text_is_a_plain_sentence_of_what_is_known():
     con = given(
         [],
         [
-            {"item_id": "a", "title": " Cup ", "brand": "Acme", "category": "home|kitchen", "tags": ["red", "small"], "price": 1.0},
+            {
+                "item_id": "a",
+                "title": " Cup ",
+                "brand": "Acme",
+                "category": "home|kitchen",
+                "tags": ["red", "small"],
+                "price": 1.0,
+            },
             {"item_id": "b", "title": "Bowl", "description": "holds soup"},
             {"item_id": "c"},
             {"item_id": "d", "title": "", "description": " ", "price": 9.0},
@@ -90,7 +116,11 @@ def test_item_text_is_a_plain_sentence_of_what_is_known():
 
 
 def test_price_bands_are_fifths_of_their_domain():
-    items = [{"item_id": f"{domain}{n}", "domain": domain, "price": n * scale} for domain, scale in (("x", 1.0), ("y", 100.0)) for n in range(5)]
+    items = [
+        {"item_id": f"{domain}{n}", "domain": domain, "price": n * scale}
+        for domain, scale in (("x", 1.0), ("y", 100.0))
+        for n in range(5)
+    ]
     con = given([], items)
     bands = ["very cheap", "cheap", "medium", "expensive", "very expensive"]
     got = table(con, "stg_items", "domain, item_id, price_band")
@@ -98,13 +128,26 @@ def test_price_bands_are_fifths_of_their_domain():
 
 
 def test_an_item_of_the_future_is_not_known_yet():
-    con = given([], [{"item_id": "a", "created_at": ago(1)}, {"item_id": "b", "created_at": ago(-1)}, {"item_id": "c", "created_at": AS_OF}])
+    con = given(
+        [],
+        [
+            {"item_id": "a", "created_at": ago(1)},
+            {"item_id": "b", "created_at": ago(-1)},
+            {"item_id": "c", "created_at": AS_OF},
+        ],
+    )
     assert table(con, "stg_items", "item_id, is_known") == [("a", True), ("b", False), ("c", True)]
 
 
 def test_satisfaction_functions():
     con = given(
-        [("u", "a", "view", 5), ("u", "b", "purchase", 4), ("u", "c", "rating", 3, 4.0), ("u", "d", "dismiss", 2), ("u", "e", "cart", 1)]
+        [
+            ("u", "a", "view", 5),
+            ("u", "b", "purchase", 4),
+            ("u", "c", "rating", 3, 4.0),
+            ("u", "d", "dismiss", 2),
+            ("u", "e", "cart", 1),
+        ]
     )
     expected = {
         "graded": [0.1, 1.0, 0.75, 0.0, 0.5],

@@ -56,7 +56,9 @@ def test_event_types_say_what_the_formula_page_says():
     found = documented()
     found["rating"] = found.pop("rating without a value")
     assert found == stored
-    low, high = con.execute("select value_low, value_high from m6.event_types where event_type = 'rating'").fetchall()[0]
+    low, high = con.execute("select value_low, value_high from m6.event_types where event_type = 'rating'").fetchall()[
+        0
+    ]
     assert "bounds 1 and 5) | 0, 0.25, 0.5, 0.75, 1 |" in FORMULAS
     assert [(stars - low) / (high - low) for stars in (1, 2, 3, 4, 5)] == [0, 0.25, 0.5, 0.75, 1]
 
@@ -78,7 +80,9 @@ def test_the_loss_is_smallest_where_z_is_y_and_the_printed_sign_is_not():
         p = 0.3
         gradient = (p - y) / (p * (1 - p))
         step = 1e-6
-        numeric = (log_loss(np.array([y]), np.array([p + step])) - log_loss(np.array([y]), np.array([p - step]))) / (2 * step)
+        numeric = (log_loss(np.array([y]), np.array([p + step])) - log_loss(np.array([y]), np.array([p - step]))) / (
+            2 * step
+        )
         assert numeric == pytest.approx(gradient, rel=1e-4, abs=1e-6)
     printed = -0.0 * np.log(z) + (1 - 0.0) * np.log(1 - z)
     assert z[printed.argmin()] == pytest.approx(0.999)
@@ -122,20 +126,27 @@ def test_graded_y_is_the_mean_it_predicts():
 
 def test_too_little_to_learn_from_orders_around_the_base_rate():
     few = rows(200, 0, lambda v: (v > 0.9).astype(float), "item_satisfaction")
-    model = train(Rows(few.x[:40], few.y[:40], few.weight[:40]), Rows(few.x[40:60], few.y[40:60], few.weight[40:60]), seed=0)
+    model = train(
+        Rows(few.x[:40], few.y[:40], few.weight[:40]), Rows(few.x[40:60], few.y[40:60], few.weight[40:60]), seed=0
+    )
     assert model.text == ""
     z = model.predict(few.x)
     assert np.isfinite(z).all()
     assert ((z > 0) & (z < 1)).all()
     assert model.base_rate == pytest.approx(few.y[:60].mean())
-    assert train(Rows(few.x[:0], few.y[:0], few.weight[:0]), Rows(few.x[:0], few.y[:0], few.weight[:0]), seed=0).base_rate == 0.05
+    assert (
+        train(Rows(few.x[:0], few.y[:0], few.weight[:0]), Rows(few.x[:0], few.y[:0], few.weight[:0]), seed=0).base_rate
+        == 0.05
+    )
 
 
 def test_the_same_rows_and_seed_give_the_same_model():
     def label(value):
         return (value > 0.5).astype(float)
 
-    made = [train(rows(1500, 0, label, "score_semantic"), rows(800, 1, label, "score_semantic"), seed=3) for _ in range(2)]
+    made = [
+        train(rows(1500, 0, label, "score_semantic"), rows(800, 1, label, "score_semantic"), seed=3) for _ in range(2)
+    ]
     assert made[0] == made[1]
 
 
@@ -158,9 +169,7 @@ def test_calibration_on_a_shifted_slice_improves_the_log_loss_of_the_days_after(
         rng = np.random.default_rng(9)
         return lambda value: (rng.random(len(value)) < share * value).astype(float)
 
-    model = train(
-        rows(4000, 0, when(0.8), "item_satisfaction"), rows(4000, 1, when(0.3), "item_satisfaction"), seed=0
-    )
+    model = train(rows(4000, 0, when(0.8), "item_satisfaction"), rows(4000, 1, when(0.3), "item_satisfaction"), seed=0)
     after = rows(4000, 2, when(0.3), "item_satisfaction")
     before, calibrated = sigmoid(model.raw(after.x)), model.predict(after.x)
     assert log_loss(after.y, calibrated) < log_loss(after.y, before) - 0.03
@@ -199,7 +208,9 @@ def test_json_round_trip():
 
 def test_the_stored_artefact_is_what_was_trained(reader):
     snapshot = arrays.of_version(context_of(reader), 1)
-    content = shop_world.rows(reader, "select content from m6.artefacts where name = 'satisfaction' and model_version = 1")[0][0]
+    content = shop_world.rows(
+        reader, "select content from m6.artefacts where name = 'satisfaction' and model_version = 1"
+    )[0][0]
     assert SatisfactionModel.from_json(bytes(content).decode()) == snapshot.model
 
 

@@ -177,7 +177,9 @@ def themes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_diversity_reduces_similarity_step_by_step(themes):
     order, score, vectors = themes
-    found = [mean_similarity(vectors, diversify(order, score, vectors, d, 50)[:10].tolist()) for d in (0.0, 0.3, 0.6, 1.0)]
+    found = [
+        mean_similarity(vectors, diversify(order, score, vectors, d, 50)[:10].tolist()) for d in (0.0, 0.3, 0.6, 1.0)
+    ]
     assert found[0] > 0.8
     assert found[1] < found[0] - 0.2
     assert found[2] <= found[1]
