@@ -270,7 +270,9 @@ class _Build:
         models.run(self.con, self.models["mart_outcomes"], {"window_start": start, "window_end": end}, temporary=True)
         rows = self.con.execute("from mart_outcomes order by user_idx, item_idx").fetchnumpy()
         return training.Outcomes(
-            rows["user_idx"].astype(np.int64), rows["item_idx"].astype(np.int64), rows["satisfaction"].astype(np.float64)
+            rows["user_idx"].astype(np.int64),
+            rows["item_idx"].astype(np.int64),
+            rows["satisfaction"].astype(np.float64),
         )
 
     # strategies that live in SQL only: the user's own, and social

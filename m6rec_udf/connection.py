@@ -101,7 +101,8 @@ def migrate(con: duckdb.DuckDBPyConnection) -> list[str]:
         "create table if not exists m6.migrations (name varchar primary key, content_hash varchar not null, "
         "applied_at timestamp not null default cast(now() at time zone 'UTC' as timestamp))"
     )
-    if one(con, "select comment from duckdb_tables() where schema_name = 'm6' and table_name = 'migrations'")[0] is None:
+    comment = "select comment from duckdb_tables() where schema_name = 'm6' and table_name = 'migrations'"
+    if one(con, comment)[0] is None:
         _comment_migrations(con)
     done = {row[0] for row in con.execute("select name from m6.migrations").fetchall()}
     applied = []

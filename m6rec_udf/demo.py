@@ -143,7 +143,8 @@ def _evaluate(con: duckdb.DuckDBPyConnection, progress: Progress) -> None:
         progress.close()
         run_id = one(con, "select run_id from m6.runs where kind = 'evaluate' order by started_at desc limit 1")[0]
     relation = con.sql(
-        "select method, slice, metric, round(value, 4) as value, round(low, 4) as low, round(high, 4) as high, n as users "
+        "select method, slice, metric, round(value, 4) as value, round(low, 4) as low, round(high, 4) as high, "
+        "n as users "
         "from m6.metrics where run_id = $run and metric in ('ndcg@10', 'coverage@10') and slice in ('all', 'warm') "
         "order by metric desc, slice, starts_with(method, 'm6rec - '), value desc",
         params={"run": run_id},

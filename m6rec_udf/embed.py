@@ -160,14 +160,12 @@ def embed_texts(
 
     hashes = [content_hash(text) for text in texts]
     text_of = dict(zip(hashes, texts, strict=True))
-    known = dict(
-        con.execute(
-            "select content_hash, vector from m6.text_vectors where encoder = ? and content_hash in (select unnest(?))",
-            [encoder.name, list(text_of)],
-        ).fetchall()
-        if len(text_of) < 1000
-        else con.execute("select content_hash, vector from m6.text_vectors where encoder = ?", [encoder.name]).fetchall()
-    )
+    query = "select content_hash, vector from m6.text_vectors where encoder = ?"
+    given: list[Any] = [encoder.name]
+    if len(text_of) < 1000:
+        query += " and content_hash in (select unnest(?))"
+        given.append(list(text_of))
+    known = dict(con.execute(query, given).fetchall())
     new = sorted((h for h in text_of if h not in known), key=lambda h: (len(text_of[h]), text_of[h]))
     for start in range(0, len(new), 16 * BATCH_TEXTS):
         chunk = new[start : start + 16 * BATCH_TEXTS]

@@ -95,7 +95,8 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
 
     Parts: ``satisfaction`` (calibrated, and the raw score before calibration), ``base`` (the model's expectation),
     ``feature`` (value, and its contribution to the raw score: base and contributions add up to it; the trees' by
-    SHAP, Lundberg and Lee 2017, the linear start's as weight times input), ``strategy`` (raw score of those that proposed the item).
+    SHAP, Lundberg and Lee 2017, the linear start's as weight times input), ``strategy`` (raw score of
+    those that proposed the item).
     """
     from m6rec_udf.candidates import propose
     from m6rec_udf.ranking import FEATURES, features

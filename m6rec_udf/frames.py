@@ -58,7 +58,7 @@ def features(
         load(scratch, events=events, items=items, users=users, columns=columns)
         latest = as_of or one(scratch, "select max(happened_at) from m6.events")[0]
         if latest is None:
-            raise SchemaError("events holds no valid row, expected at least one", "see what load(con, events=...) rejects")
+            raise SchemaError("events holds no valid row, expected at least one", "see what load rejects and why")
         positive_at = moment.positive_at(scratch, latest)[0]
         bound = moment.parameters(scratch, latest, positive_at)
         for step in models.ordered(found, {model}):

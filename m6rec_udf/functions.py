@@ -219,7 +219,11 @@ def candidates_of(
             (0, len(FEATURES)), np.float32
         )
     joined = Candidates(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("row", "item", "supporters", "is_seen")), {}
+        np.concatenate([p.row for p in parts]),
+        np.concatenate([p.item for p in parts]),
+        np.concatenate([p.supporters for p in parts]),
+        np.concatenate([p.is_seen for p in parts]),
+        {},
     )
     return joined, np.concatenate(xs)
 
@@ -249,7 +253,9 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
 
 
 def _make_slate(context: Context) -> Callable[..., Any]:
-    def m6_slate(version: Any, user: Any, found: Any, weights: Any, boosts: Any, k: Any, diversity: Any, seed: Any) -> Any:
+    def m6_slate(
+        version: Any, user: Any, found: Any, weights: Any, boosts: Any, k: Any, diversity: Any, seed: Any
+    ) -> Any:
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
@@ -347,7 +353,7 @@ def _make_item_set(context: Context) -> Callable[..., Any]:
     def m6_item_set(items: Any, boosts: Any) -> Any:
         import pyarrow as pa
 
-        handles = []
+        handles: list[int | None] = []
         for ids, factors in zip(items.to_pylist(), boosts.to_pylist(), strict=True):
             if ids is None:
                 handles.append(None)
@@ -482,7 +488,7 @@ def _make_nearest(context: Context) -> Callable[..., Any]:
 
         from m6rec_udf.arrays import of_version
 
-        out = []
+        out: list[list[dict[str, Any]]] = []
         for v, own, d, a, b, wanted in zip(
             *(part.to_pylist() for part in (version, vector, domain, among, blocked, k)), strict=True
         ):

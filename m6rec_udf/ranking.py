@@ -82,7 +82,7 @@ def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndar
 
 def _item_features(snapshot: Snapshot, item: np.ndarray, span: float) -> dict[str, np.ndarray]:
     def column(name: str) -> np.ndarray:
-        return snapshot.column(name)[item].astype(np.float64)
+        return np.asarray(snapshot.column(name)[item], np.float64)
 
     events, price = column("events"), column("price")
     return {

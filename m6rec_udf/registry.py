@@ -59,7 +59,10 @@ class Function:
 
 def database_path(con: duckdb.DuckDBPyConnection) -> str:
     """Path of the database of ``con``; a name unique to the instance when it is in memory."""
-    sql = "select coalesce(path, 'memory:' || database_oid) from duckdb_databases() where database_name = current_database()"
+    sql = (
+        "select coalesce(path, 'memory:' || database_oid) from duckdb_databases() "
+        "where database_name = current_database()"
+    )
     return str(one(con, sql)[0])
 
 

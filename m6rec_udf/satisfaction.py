@@ -113,9 +113,9 @@ class SatisfactionModel:
             return np.zeros(0)
         booster = self.booster()
         if booster is None:
-            return logit(np.full(len(x), self.base_rate)) + _prior_score(x)
+            return np.asarray(logit(np.full(len(x), self.base_rate)) + _prior_score(x))
         trees = booster.predict(x, raw_score=True, num_threads=threads() if len(x) > 4096 else 1)
-        return np.asarray(trees, np.float64) + self.linear_parts(x).sum(1)
+        return np.asarray(np.asarray(trees, np.float64) + self.linear_parts(x).sum(1))
 
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
@@ -212,7 +212,10 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
         num_boost_round=TREES,
         valid_sets=[check],
         valid_names=["later"],
-        callbacks=[lightgbm.early_stopping(40, first_metric_only=True, verbose=False), lightgbm.record_evaluation(history)],
+        callbacks=[
+            lightgbm.early_stopping(40, first_metric_only=True, verbose=False),
+            lightgbm.record_evaluation(history),
+        ],
     )
     model.curve = [float(v) for v in history["later"]["cross_entropy"]]
     model.text = booster.model_to_string(num_iteration=booster.best_iteration)

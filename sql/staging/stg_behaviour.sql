@@ -1,15 +1,24 @@
 -- one row per behaviour up to $as_of: events and feedback alike, with interest and satisfaction as numbers
 with
 
+unnamed as (select request_id from m6.feedback where impression_id is null and user_id is null),
+
+requests as (
+    select distinct request_id, user_id
+    from m6.impressions
+    where request_id in (select request_id from unnamed)
+),
+
 answered as (
     select
-        coalesce(i.user_id, f.user_id) as user_id,
+        coalesce(i.user_id, f.user_id, r.user_id) as user_id,
         coalesce(i.item_id, f.item_id) as item_id,
         f.event_type,
         f.value,
         f.happened_at
     from m6.feedback as f
     left join m6.impressions as i on f.impression_id = i.impression_id
+    left join requests as r on f.request_id = r.request_id and f.impression_id is null and f.user_id is null
     where f.happened_at <= $as_of
 ),
 

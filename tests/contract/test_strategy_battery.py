@@ -91,8 +91,14 @@ def test_k_larger_than_the_catalogue(world, strategy, monkeypatch):
     _, found = world.in_memory(users, at_least=10_000)
     expected = world.in_sql(strategy, users)
     for row, user in enumerate(users):
-        known = {item for item in expected.get(user, {}) if world.snapshot.is_known[item]}
-        assert proposed_by(world.snapshot, found, strategy, row) == known
+        listed = {item: score for item, score in expected.get(user, {}).items() if world.snapshot.is_known[item]}
+        got = proposed_by(world.snapshot, found, strategy, row)
+        raw = found.scores.get(strategy, np.full(len(found.item), np.inf))
+        mine = found.row == row
+        here = dict(zip(found.item[mine].tolist(), raw[mine].tolist(), strict=True))
+        nothing = 1e-5 * max(map(abs, listed.values()), default=0)  # a score of 0 may fall on either side
+        assert all(abs(listed[item]) < nothing for item in listed.keys() - got)
+        assert all(here[item] < nothing for item in got - listed.keys())
 
 
 def test_a_list_longer_than_the_catalogue_holds_every_item_once(world):

@@ -18,7 +18,7 @@ def con() -> duckdb.DuckDBPyConnection:
         "create table shop.orders as select 'c' || (i % 20) as customer, 'p' || ((i * 7 + i // 20) % 15) as product, "
         "timestamp '2024-01-01' + interval (i) hour as ordered_at, 'purchase' as event_type from range(600) as r(i)"
     )
-    own.execute("create table shop.products as select 'p' || i as product, 'thing ' || i as name from range(15) as r(i)")
+    own.execute("create table shop.products as select 'p' || i as product, 'thing ' || i as name from range(15) r(i)")
     m6.install(own, encoder=HashEncoder(16))
     return own
 
@@ -51,7 +51,7 @@ def test_uninstall_leaves_the_rest(con: duckdb.DuckDBPyConnection) -> None:
 def test_mistakes_are_named(con: duckdb.DuckDBPyConnection) -> None:
     with pytest.raises(SchemaError, match=r"expected also user_id, item_id, happened_at"):
         m6.use_tables(con, events="shop.orders")
-    with pytest.raises(UnknownNameError, match="no table 'shop.nothing'"):
+    with pytest.raises(UnknownNameError, match=r"no table 'shop\.nothing'"):
         m6.use_tables(con, events="shop.nothing")
     with pytest.raises(ParameterError, match="found no table"):
         m6.use_tables(con)

@@ -170,10 +170,7 @@ def test_only_committed_rows_are_seen_elsewhere(shop, shop_file):
     assert item not in world.items_of(world.recommend(shop, USER, UNSEEN))
 
 
-BY_REQUEST = pytest.mark.xfail(reason="stg_behaviour finds the user of feedback by impression_id only", strict=True)
-
-
-@pytest.mark.parametrize("given", [pytest.param("request and item", marks=BY_REQUEST), "request, user and item"])
+@pytest.mark.parametrize("given", ["request and item", "request, user and item"])
 def test_feedback_that_names_the_request_counts(shop, given):
     shop.execute(
         "insert into m6.impressions by name from m6.serve(?, k := 5, exclude_seen := true, request := 'r', seed := 3)",
