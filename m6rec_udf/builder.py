@@ -133,6 +133,7 @@ class _Build:
             seed=self.seed,
             regularisation=self._regularisation(),
         )
+        self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
         past = self._past_rows()
         moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"})) if past else None
         snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
@@ -141,7 +142,7 @@ class _Build:
         snapshot.model = train(rows, later, seed=self.seed)
         self._decide_model(snapshot, rows)
         self.clock("satisfaction")
-        extra = self._extra_for_everybody(strategies)
+        extra = self._extra_for_everybody(strategies, snapshot, bound)
         version = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
@@ -149,8 +150,8 @@ class _Build:
         )
 
     def _check_rows(self) -> None:
-        """Run sql/checks/build/chk_*.sql over the tables of the build: any row is a failure."""
-        for path in sorted((resources.sql_root() / "checks" / "build").glob("*.sql")):
+        """Run sql/checks/at_build/chk_*.sql over the tables of the build: any row is a failure."""
+        for path in sorted((resources.sql_root() / "checks" / "at_build").glob("*.sql")):
             rows = self.con.execute(path.read_text(encoding="utf-8")).fetchall()
             if rows:
                 raise CheckFailedError(
@@ -189,22 +190,21 @@ class _Build:
         return row[0], row[1]
 
     def _strategies(self) -> dict[str, int]:
-        """Bits of the enabled strategies; every new cand_*.sql file gets the next bit."""
+        """Bits of the enabled strategies; every new cand_*.sql file gets the next bit, stored with the version."""
         names = ["blended", *(m.name.removeprefix("cand_") for m in self.models.values() if m.layer == "strategies")]
-        known = {row[0] for row in self.con.execute("select strategy from m6.strategies").fetchall()}
-        for name in names:
-            if name not in known:
-                about = (
-                    "the union of all candidates in the order of satisfaction"
-                    if name == "blended"
-                    else self.models[f"cand_{name}"].description
-                )
-                self.con.execute(
-                    "insert into m6.strategies select ?, coalesce(max(bit) + 1, 0), true, ? from m6.strategies",
-                    [name, about],
-                )
-        rows = self.con.execute("select strategy, bit from m6.strategies where is_enabled order by bit").fetchall()
-        return {name: bit for name, bit in rows if name in names}
+        rows = self.con.execute("select strategy, bit, is_enabled from m6.strategies").fetchall()
+        known = {name for name, _, _ in rows}
+        following = max((bit for _, bit, _ in rows), default=-1) + 1
+        new = [name for name in names if name not in known]
+        self.new_strategies = [(name, bit, self._about(name)) for bit, name in enumerate(new, following)]
+        bits = {name: bit for name, bit, is_enabled in rows if is_enabled and name in names}
+        bits |= {name: bit for name, bit, _ in self.new_strategies}
+        return dict(sorted(bits.items(), key=lambda pair: pair[1]))
+
+    def _about(self, strategy: str) -> str:
+        if strategy == "blended":
+            return "the union of all candidates in the order of satisfaction"
+        return self.models[f"cand_{strategy}"].description
 
     def _positive_at(self) -> float:
         chosen, best = moment.positive_at(self.con, self.as_of)
@@ -260,7 +260,7 @@ class _Build:
                 self._decide("item_item_trend", f"{column} to the power {power:g}", why)
             out.append(
                 training.rows_of_window(
-                    snapshot, self.log, outcomes[at], seed=self.seed + at, extra=self._extra_at(snapshot)
+                    snapshot, self.log, outcomes[at], seed=self.seed + at, extra=self._extra_at(snapshot, bound)
                 )
             )
             self.clock("rows of past moments")
@@ -287,23 +287,33 @@ class _Build:
             and (m.path != "shipped" or (m.name == "cand_social" and has_relations))
         ]
 
-    def _run_strategy(self, model: models.Model, users: str) -> None:
-        """Materialise one strategy for the users of a SELECT of user_idx."""
-        self.con.execute(f"create or replace temp table candidate_users as {users}")
-        bound = moment.parameters(self.con, self.as_of, self.settings.positive_at)
-        models.run(self.con, model, bound, temporary=True)
-        models.check_columns(self.con, model)
+    def _run_strategies(self, found: list[models.Model], snapshot: arrays.Snapshot, bound: dict[str, Any]) -> None:
+        """Materialise strategies for everybody, at the moment of the snapshot and the tables."""
+        write_item_tables(self.con, snapshot, "")
+        self.con.execute("create or replace temp table candidate_users as select user_idx from stg_users")
+        for model in found:
+            models.run(self.con, model, bound, temporary=True)
+            models.check_columns(self.con, model)
 
-    def _extra_at(self, snapshot: arrays.Snapshot) -> Any:
+    def _best_of(self, name: str) -> str:
+        """SELECT of a strategy's best items per user after the filters that every strategy gets."""
+        unseen = "" if self.settings.repeats_allowed else "anti join feat_user_item using (user_idx, item_idx) "
+        return (
+            f"select user_idx, item_idx from {name} {unseen}where raw_score is not null "
+            "qualify row_number() over (partition by user_idx order by round(raw_score, 9) desc, item_idx) "
+            f"<= {EXTRA_PER_USER}"
+        )
+
+    def _extra_at(self, snapshot: arrays.Snapshot, bound: dict[str, Any]) -> Any:
         found = self._sql_strategies()
         if not found:
             return None
+        self._run_strategies(found, snapshot, bound)
         parts = []
         ids = self.con.execute("select user_id from stg_users order by user_idx").fetchnumpy()["user_id"]
         position = {user_id: at for at, user_id in enumerate(self.user_ids)}
         for model in found:
-            self._run_strategy(model, "select user_idx from stg_users")
-            rows = self.con.execute(_best_of(model.name)).fetchnumpy()
+            rows = self.con.execute(self._best_of(model.name)).fetchnumpy()
             user = np.asarray([position[ids[u]] for u in rows["user_idx"]], np.int64)
             bit = self.settings.strategies[model.name.removeprefix("cand_")]
             parts.append((user, rows["item_idx"].astype(np.int64), np.full(len(user), bit)))
@@ -327,14 +337,19 @@ class _Build:
             self._user_ids = [r[0] for r in rows]
         return self._user_ids
 
-    def _extra_for_everybody(self, strategies: dict[str, int]) -> list[str]:
+    def _extra_for_everybody(
+        self, strategies: dict[str, int], snapshot: arrays.Snapshot, bound: dict[str, Any]
+    ) -> list[str]:
         """Temp tables of the SQL-only strategies' best candidates; returns the SELECTs that read them."""
         selects = []
-        for model in self._sql_strategies():
-            self._run_strategy(model, "select user_idx from stg_users")
+        found = self._sql_strategies()
+        if found:
+            self._run_strategies(found, snapshot, bound)
+        for model in found:
             bit = strategies[model.name.removeprefix("cand_")]
+            best = self._best_of(model.name)
             selects.append(
-                f"select u.user_id, i.item_id, cast({int(bit)} as utinyint) as bit from ({_best_of(model.name)}) as c "
+                f"select u.user_id, i.item_id, cast({int(bit)} as utinyint) as bit from ({best}) as c "
                 "join stg_users as u using (user_idx) join stg_items as i using (item_idx)"
             )
         return selects
@@ -353,6 +368,8 @@ class _Build:
                 "values (?, ?, ?, ?, ?, ?, ?)",
                 [version, self.as_of, *self.marks, self.settings.encoder, self.seed, json.dumps(vars(self.settings))],
             )
+            for strategy in self.new_strategies:
+                con.execute("insert into m6.strategies values (?, ?, true, ?)", list(strategy))
             arrays.store(con, version, snapshot)
             con.executemany(
                 "insert into m6.decisions values (?, ?, ?, ?)", [[version, *decision] for decision in self.decisions]
@@ -416,14 +433,6 @@ class _Build:
         self.con.execute("delete from m6.item_vectors")
         self.con.execute("insert into m6.item_vectors select * from m6_item_vectors")
         self.con.unregister("m6_item_vectors")
-
-
-def _best_of(name: str) -> str:
-    return (
-        f"select user_idx, item_idx from {name} where raw_score is not null "
-        "qualify row_number() over (partition by user_idx order by round(raw_score, 9) desc, item_idx) "
-        f"<= {EXTRA_PER_USER}"
-    )
 
 
 def _no_rows() -> Rows:

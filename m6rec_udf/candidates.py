@@ -122,7 +122,8 @@ def propose(
         at_least: number of proposals a user should get.
         extra: (row, item, bit) of strategies computed beforehand.
     """
-    bits: dict[str, int] = snapshot.settings["strategies"]
+    in_sql = snapshot.settings.get("in_sql", ())
+    bits = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
     scores = Scores(snapshot, profile)
     seen = np.zeros((profile.users, snapshot.n), bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,8 @@ class Settings:
         satisfaction: name of the satisfaction function.
         seed: seed of every random choice.
         regularisation: lambda of the closed-form item-item weights.
+        in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
+            computed in memory.
     """
 
     positive_at: float
@@ -42,6 +44,7 @@ class Settings:
     regularisation: float
     trend_power: float = 0.5
     trend_column: str = "trend_short"
+    in_sql: list[str] = field(default_factory=list)
 
 
 def seconds(moment: datetime) -> float:
@@ -121,6 +124,7 @@ def read_snapshot(
             "positive_at": chosen.positive_at,
             "repeats_allowed": chosen.repeats_allowed,
             "strategies": chosen.strategies,
+            "in_sql": chosen.in_sql,
             "encoder": chosen.encoder,
             "domains": domains,
             "segments": segments,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -528,7 +529,7 @@ def test_a_failure_leaves_nothing(con, tmp_path):
 
 
 def test_a_failure_between_tables_leaves_nothing(con, monkeypatch):
-    from m6rec_udf import load as module
+    module = importlib.import_module("m6rec_udf.load")
 
     def stop(*_):
         raise KeyboardInterrupt
