@@ -149,12 +149,14 @@ def embed_texts(
     encoder: Encoder,
     texts: Sequence[str],
     *,
+    keep: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Floats, int]:
     """Vectors of the texts, float32 ``[len(texts), dimension]``, and how many had to be embedded.
 
     Texts are looked up by content hash in ``m6.text_vectors``; the missing ones are embedded, shortest
-    first (fixed batches, little padding), and kept there.
+    first (fixed batches, little padding), and kept there if ``keep`` (queries and behaviour
+    texts are personal: not kept).
     """
     import pyarrow as pa
 
@@ -171,6 +173,8 @@ def embed_texts(
         chunk = new[start : start + 16 * BATCH_TEXTS]
         vectors = encoder.encode([text_of[h] for h in chunk])
         known.update(zip(chunk, vectors, strict=True))
+        if not keep:
+            continue
         table = pa.table(
             {
                 "encoder": pa.array([encoder.name] * len(chunk)),

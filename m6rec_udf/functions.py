@@ -440,11 +440,9 @@ def _make_embed(context: Context) -> Callable[..., Any]:
         from m6rec_udf.embed import embed_texts
 
         texts = [value or "" for value in text.to_pylist()]
-        if context.read_only:
-            return pa.array(list(context.encoder.encode(texts)), pa.list_(pa.float32()))
         con = context.open()
         try:
-            vectors, _ = embed_texts(con, context.encoder, texts)
+            vectors, _ = embed_texts(con, context.encoder, texts, keep=False)
         finally:
             con.close()
         return pa.array(list(vectors), pa.list_(pa.float32()))

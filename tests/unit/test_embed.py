@@ -131,14 +131,14 @@ def test_a_model_that_is_not_there_says_what_to_install(tmp_path):
         SentenceEncoder(str(tmp_path / "nothing here")).encode(["a"])
 
 
-def test_m6_embed_equals_the_encoder_and_fills_the_cache(shop):
+def test_m6_embed_equals_the_encoder_and_keeps_no_personal_text(shop):
     got = shop_world.rows(shop, "select m6_embed(t) from (values ('quiet jazz'), ('quiet jazz'), (null)) as v(t)")
     np.testing.assert_allclose(
         np.asarray([v for (v,) in got]), HashEncoder(32).encode(["quiet jazz", "quiet jazz", ""]), atol=1e-6
     )
     assert shop_world.rows(
         shop, "select count(*) from m6.text_vectors where content_hash = ?", [content_hash("quiet jazz")]
-    ) == [(1,)]
+    ) == [(0,)]
 
 
 def test_an_encoder_of_another_dimension_is_named_at_the_query(shop_file):
