@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +58,7 @@ class SentenceEncoder:
                     source = f"sentence-transformers/{self.name}"
             from sentence_transformers import SentenceTransformer
 
+            import_module("transformers.utils.logging").disable_progress_bar()
             try:
                 self._model = SentenceTransformer(source, device="cpu")
             except (OSError, ValueError) as error:
