@@ -15,7 +15,6 @@ from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
 ROWS_PER_PRODUCT = 8  # the same product shape for one user and for a batch: the same last bits
-BLENDED = "blended"
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 LISTED = ("popular", "trending", "fresh")
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 NEIGHBOURS = 100
+TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
+TAIL_WEIGHT = 0.3  # cosines are larger than closed-form weights; brings them to one scale
 
 
 def closed_form_item_item(x: sp.csr_matrix, *, regularisation: float, most_items: int) -> sp.csr_matrix:
@@ -69,15 +71,15 @@ def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np
         ids = tail[start : start + 4096]
         block = (scaled[:, ids].T @ scaled).tocsr()
         block = block - sp.csr_matrix((block[np.arange(len(ids)), ids].A1, (np.arange(len(ids)), ids)), block.shape)
-        block = top_per_row_sparse(block.tocsr(), 30)
+        block = top_per_row_sparse(block.tocsr(), TAIL_NEIGHBOURS)
         coo = block.tocoo()
         blocks.append((ids[coo.row], coo.col, coo.data))
     if not blocks:
         return sp.csr_matrix((x.shape[1],) * 2, dtype=np.float32)
     row, col, data = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    one_way = sp.csr_matrix((0.3 * data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
+    one_way = sp.csr_matrix((TAIL_WEIGHT * data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
     to_tail = one_way.T.tocsr()
-    return one_way.maximum(top_per_row_sparse(to_tail, 30)).tocsr()
+    return one_way.maximum(top_per_row_sparse(to_tail, TAIL_NEIGHBOURS)).tocsr()
 
 
 def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:

@@ -23,6 +23,7 @@ from m6rec_udf import baselines, registry, resources
 from m6rec_udf.baselines import BASELINES, Choice, Recommender, materialise
 from m6rec_udf.errors import ParameterError, SchemaError
 from m6rec_udf.intervals import bootstrap
+from m6rec_udf.query import one
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,12 +181,8 @@ def _naive(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
-def _one(con: duckdb.DuckDBPyConnection, query: str, parameters: list[Any] | None = None) -> tuple[Any, ...]:
-    return tuple(con.execute(query, parameters or []).fetchall()[0])  # fetchone would leave the result open
-
-
 def _last_moment(con: duckdb.DuckDBPyConnection) -> datetime:
-    last = _one(con, "select max(happened_at) from eval_events where is_interest")[0]
+    last = one(con, "select max(happened_at) from eval_events where is_interest")[0]
     if last is None:
         raise ParameterError(
             "m6.events holds no event of interest, expected some to evaluate on", "load events with m6rec_udf.load"
@@ -221,7 +218,7 @@ def _split(con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime, set
     con.execute(
         "create or replace temp table eval_lists (method varchar, user_id varchar, item_id varchar, rank integer)"
     )
-    n_users, n_targets = _one(con, "select count(*), coalesce(sum(n_targets), 0)::bigint from eval_users")
+    n_users, n_targets = one(con, "select count(*), coalesce(sum(n_targets), 0)::bigint from eval_users")
     if n_users == 0:
         raise ParameterError(
             f"nobody liked (y >= {settings.positive}) an item new to them between {as_of} and {until}, "
@@ -233,7 +230,7 @@ def _split(con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime, set
 
 def _choose(con: duckdb.DuckDBPyConnection, name: str, as_of: datetime, share: float, settings: _Settings) -> Choice:
     """Settings of a baseline with the best NDCG on the slice before ``as_of``; the first of the grid on ties."""
-    span, is_graded = _one(
+    span, is_graded = one(
         con,
         "select date_diff('second', min(happened_at), $1) / 86400.0, coalesce(bool_or(y < $2), false) "
         "from eval_events where is_interest and happened_at <= $1",
