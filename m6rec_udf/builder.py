@@ -138,7 +138,7 @@ class _Build:
         moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"})) if past else None
         snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
         self.clock("item model")
-        rows, later = (training.join(past[1:]), past[0]) if len(past) > 1 else (_no_rows(), _no_rows())
+        rows, later = (training.join(past[1:]), past[0]) if len(past) > 1 else (training.no_rows(), training.no_rows())
         snapshot.model = train(rows, later, seed=self.seed)
         self._decide_model(snapshot, rows)
         self.clock("satisfaction")
@@ -245,9 +245,11 @@ class _Build:
     def _past_rows(self) -> list[Rows]:
         """Training rows per window, the latest first."""
         until = moment.seconds(self.as_of)
-        out = []
+        out, shown = [], []
         starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(self.log)]
-        outcomes = [self._outcomes(*window) for window in zip(starts, [self.as_of, *starts], strict=False)]
+        windows = list(zip(starts, [self.as_of, *starts], strict=False))
+        outcomes = [self._outcomes(*window) for window in windows]
+        impressions = self._impressions(windows)
         for at, when in enumerate(starts):
             bound = moment.parameters(self.con, when, self.settings.positive_at)
             moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
@@ -258,13 +260,46 @@ class _Build:
                 self.settings.trend_column, self.settings.trend_power = column, power
                 snapshot.settings |= {"trend_column": column, "trend_power": power}
                 self._decide("item_item_trend", f"{column} to the power {power:g}", why)
-            out.append(
-                training.rows_of_window(
-                    snapshot, self.log, outcomes[at], seed=self.seed + at, extra=self._extra_at(snapshot, bound)
+            extra, seed = self._extra_at(snapshot, bound), self.seed + at
+            judges = outcomes[at]
+            if impressions and at == 0:  # nobody both teaches and judges
+                judges = judges.only(judges.user % 2 == 1)
+                impressions[at] = impressions[at].only(impressions[at].user % 2 == 0)
+            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, extra=extra))
+            if impressions:
+                shown.append(
+                    training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra)
                 )
-            )
             self.clock("rows of past moments")
+        if impressions and len(out) > 1:
+            out[1] = training.join([out[1], *shown])
+            self._decide(
+                "impression_rows",
+                sum(len(rows.y) for rows in shown),
+                "what serve showed, and what followed, teaches beside behaviour; weight 1 / propensity",
+            )
         return [rows for rows in out if len(rows.y)]
+
+    def _impressions(self, windows: list[tuple[datetime, datetime]]) -> list[training.Impressions]:
+        """Impressions of each window; empty where too few were answered to learn from."""
+        found = []
+        for start, end in windows:
+            bound = {"window_start": start, "window_end": end}
+            models.run(self.con, self.models["mart_impressions"], bound, temporary=True)
+            rows = self.con.execute(
+                "select cast(dense_rank() over (order by request_id) - 1 as bigint) as request, user_idx, item_idx, "
+                "rank, propensity, epoch(shown_at) as shown_at, satisfaction "
+                "from mart_impressions order by request, rank, impression_id"
+            ).fetchnumpy()
+            whole = (rows[name].astype(np.int64) for name in ("request", "user_idx", "item_idx", "rank"))
+            parts = (rows[name].astype(np.float64) for name in ("propensity", "shown_at", "satisfaction"))
+            found.append(training.Impressions(*whole, *parts))
+        answered = sum(window.answered for window in found)
+        if answered >= training.LEAST_ANSWERS:
+            return found
+        if any(len(window.rank) for window in found):
+            self._decide("impression_rows", 0, f"{answered} impressions answered, {training.LEAST_ANSWERS} needed")
+        return []
 
     def _outcomes(self, start: datetime, end: datetime) -> training.Outcomes:
         models.run(self.con, self.models["mart_outcomes"], {"window_start": start, "window_end": end}, temporary=True)
@@ -433,10 +468,6 @@ class _Build:
         self.con.execute("delete from m6.item_vectors")
         self.con.execute("insert into m6.item_vectors select * from m6_item_vectors")
         self.con.unregister("m6_item_vectors")
-
-
-def _no_rows() -> Rows:
-    return Rows(np.zeros((0, 1), np.float32), np.zeros(0), np.zeros(0))
 
 
 def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: arrays.Snapshot, prefix: str) -> None:

@@ -207,6 +207,28 @@ class Log:
             np.asarray([code.get(s, -1) for s in self.segment[users]], np.int64),
         )
 
+    def before(self, users: np.ndarray, moments: np.ndarray, segments: list[str]) -> Behaviour:
+        """Behaviour of each user before a moment of its own; a user may come more than once, -1 is an unknown one."""
+        start = np.searchsorted(self.user, users, side="left")
+        stop = np.searchsorted(self.user, users, side="right")
+        stop = np.asarray(
+            [a + np.searchsorted(self.happened_at[a:b], m) for a, b, m in zip(start, stop, moments, strict=True)],
+            np.int64,
+        )
+        length = stop - start
+        at = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
+        code = {name: at for at, name in enumerate(segments)}
+        own = ["*" if user < 0 else self.segment[user] for user in users]
+        return Behaviour(
+            len(users),
+            np.repeat(np.arange(len(users)), length),
+            self.item[at],
+            self.interest[at],
+            self.satisfaction[at],
+            self.happened_at[at],
+            np.asarray([code.get(s, -1) for s in own], np.int64),
+        )
+
 
 def read_log(con: duckdb.DuckDBPyConnection) -> Log:
     """The temp table stg_events as arrays."""

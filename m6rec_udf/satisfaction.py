@@ -59,11 +59,24 @@ PARAMETERS: dict[str, Any] = {
 
 @dataclass
 class Rows:
-    """Training rows: features float32 ``[r, f]``, y float ``[r]`` in [0, 1], weight ``[r]``."""
+    """Training rows.
+
+    Attributes:
+        x: features, float32 ``[r, f]``.
+        y: satisfaction, float ``[r]`` in [0, 1].
+        weight: float ``[r]``.
+        slot: int ``[r]``, from 1: the slot an impression was shown in; 0: not an impression, but what the user
+            did in a window of behaviour.
+    """
 
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    slot: np.ndarray
+
+    def only(self, keep: np.ndarray) -> Rows:
+        """The rows of a mask."""
+        return Rows(self.x[keep], self.y[keep], self.weight[keep], self.slot[keep])
 
 
 @dataclass
@@ -159,9 +172,20 @@ def linear_inputs(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks])))
 
 
-def fit_linear(rows: Rows, *, ridge: float = 10.0) -> list[float]:
-    """Intercept and weights of a ridge-penalised logistic regression under the cross-entropy, by Newton steps."""
-    x = linear_inputs(rows.x)
+def slot_inputs(slot: np.ndarray) -> np.ndarray:
+    """Whether a row is an impression, and the log of its slot, float64 ``[r, 2]``: what being shown there did."""
+    return np.column_stack([slot > 0, np.log(np.maximum(slot, 1))]).astype(np.float64)
+
+
+def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndarray]:
+    """Ridge-penalised logistic regression under the cross-entropy, by Newton steps.
+
+    Returns:
+        Intercept and weights of ``linear_inputs``, and the two weights of ``slot_inputs``: an impression is worth
+        more than the average candidate of a window, and less the lower its slot. The latter are known while
+        training and zero when serving, so the position of an item does not look like its quality.
+    """
+    x = np.column_stack([linear_inputs(rows.x), slot_inputs(rows.slot)])
     mean, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
     z = np.column_stack([np.ones(len(x)), (x - mean) / spread])
     penalty = np.full(z.shape[1], ridge)
@@ -177,11 +201,12 @@ def fit_linear(rows: Rows, *, ridge: float = 10.0) -> list[float]:
         if np.abs(step).max() < 1e-8:
             break
     weights = w[1:] / spread
-    return [float(w[0] - (weights * mean).sum()), *map(float, weights)]
+    own = weights[:-2]
+    return [float(w[0] - (weights * mean).sum()), *map(float, own)], weights[-2:]
 
 
 def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
-    """Fit on ``rows``; stop and calibrate on ``later``, a slice of time after them."""
+    """Fit on ``rows``; stop and calibrate on ``later``, a slice of time after them that holds no impressions."""
     positives = int((rows.y > 0).sum())
     if positives < LEAST_POSITIVES or (later.y > 0).sum() < LEAST_POSITIVES // 3:
         seen = np.concatenate([rows.y, later.y])
@@ -191,14 +216,16 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
     parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
+    linear, slots = fit_linear(rows)
+    behaviour = rows.slot == 0
     model = SatisfactionModel(
-        base_rate=float(np.average(rows.y, weights=rows.weight)), linear=fit_linear(rows), text=""
+        base_rate=float(np.average(rows.y[behaviour], weights=rows.weight[behaviour])), linear=linear, text=""
     )
     data = lightgbm.Dataset(
         rows.x,
         rows.y,
         weight=rows.weight,
-        init_score=model.linear_parts(rows.x).sum(1),
+        init_score=model.linear_parts(rows.x).sum(1) + slot_inputs(rows.slot) @ slots,
         feature_name=list(FEATURES),
         free_raw_data=True,
     )

@@ -30,7 +30,7 @@ def rows(n: int, seed: int, label, *columns: str) -> Rows:
     rng = np.random.default_rng(seed)
     x = rng.uniform(0, 1, (n, len(FEATURES))).astype(np.float32)
     y = label(*(x[:, FEATURES.index(name)].astype(np.float64) for name in columns))
-    return Rows(x, np.asarray(y, np.float64), np.ones(n))
+    return Rows(x, np.asarray(y, np.float64), np.ones(n), np.zeros(n, np.int64))
 
 
 # the function: what behaviour says about satisfaction
@@ -126,18 +126,13 @@ def test_graded_y_is_the_mean_it_predicts():
 
 def test_too_little_to_learn_from_orders_around_the_base_rate():
     few = rows(200, 0, lambda v: (v > 0.9).astype(float), "item_satisfaction")
-    model = train(
-        Rows(few.x[:40], few.y[:40], few.weight[:40]), Rows(few.x[40:60], few.y[40:60], few.weight[40:60]), seed=0
-    )
+    model = train(few.only(np.arange(40)), few.only(np.arange(40, 60)), seed=0)
     assert model.text == ""
     z = model.predict(few.x)
     assert np.isfinite(z).all()
     assert ((z > 0) & (z < 1)).all()
     assert model.base_rate == pytest.approx(few.y[:60].mean())
-    assert (
-        train(Rows(few.x[:0], few.y[:0], few.weight[:0]), Rows(few.x[:0], few.y[:0], few.weight[:0]), seed=0).base_rate
-        == 0.05
-    )
+    assert train(few.only(np.arange(0)), few.only(np.arange(0)), seed=0).base_rate == 0.05
 
 
 def test_the_same_rows_and_seed_give_the_same_model():
