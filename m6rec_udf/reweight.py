@@ -211,11 +211,21 @@ def _reweight(
         "where floor(epoch(arrived_at) / $seconds) = $period) from fb_log",
         {"period": period, "seconds": settings["period_seconds"]},
     ).fetchall()[0]
+    problem = ""
     if not in_period:
-        return _nothing(run, f"period {period} is empty: nothing was shown and no feedback arrived")
-    if not answered:
-        return _nothing(run, f"none of the {shown} impressions in the window has feedback")
+        problem = f"period {period} is empty: nothing was shown and no feedback arrived"
+    elif not shown and _count_undrawn(con):
+        problem = "the impressions were not drawn by m6.serve: they teach satisfaction, not the weights"
+    elif not answered:
+        problem = f"none of the {shown} impressions in the window has feedback"
+    if problem:
+        return _nothing(run, problem)
     return _learn(con, run, values, log)
+
+
+def _count_undrawn(con: duckdb.DuckDBPyConnection) -> int:
+    """Impressions without supporters: shown by another system, pinned, or filled up."""
+    return int(con.execute("select count(*) from m6.impressions where supporters = 0").fetchall()[0][0])
 
 
 def _known(con: duckdb.DuckDBPyConnection, run: _Run, log: str) -> dict[str, Any] | None:

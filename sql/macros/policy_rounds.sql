@@ -116,6 +116,7 @@ rounds as (
     select
         r.impression_id,
         r.request_id,
+        r.user_id,
         r.rank,
         r.domain,
         r.segment,

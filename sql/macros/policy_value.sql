@@ -1,5 +1,5 @@
 -- one row per estimator: what a policy would have earned on the log; refuses where support is too thin
--- unit 'impression': mean reward of an impression; unit 'list': mean reward of a list
+-- errors are clustered by user; unit 'impression': mean reward of an impression; unit 'list': mean reward of a list
 create or replace macro m6.policy_value(for_policy) as table
 with
 
@@ -9,6 +9,7 @@ rounds as materialized (
 
 ranked as (
     select
+        user_id,
         request_id,
         rank,
         reward,
@@ -41,6 +42,7 @@ terms as (
     select
         s.estimator,
         'impression' as unit,
+        r.user_id,
         m6.ope_term(s.estimator, s.tuning, r.ratio, r.reward, r.predicted, r.expected, u.mean_ratio) as term,
         case s.estimator
             when 'dm' then 1.0
@@ -64,6 +66,7 @@ normalisers as (
 
 slots as (
     select
+        r.user_id,
         r.request_id,
         r.rank,
         unnest([
@@ -79,22 +82,46 @@ slots as (
 ),
 
 lists as (
-    select estimator, 'list' as unit, sum(term) as term, arg_max(weight, rank) as weight
+    select estimator, 'list' as unit, user_id, sum(term) as term, arg_max(weight, rank) as weight
     from slots
-    group by estimator, request_id
+    group by estimator, user_id, request_id
+),
+
+-- what one user saw and did hangs together: the error is that of a mean of clusters (Cameron and Miller 2015)
+users as (
+    select
+        estimator,
+        unit,
+        user_id,
+        sum(term) as term,
+        count(*) as n,
+        sum(weight) as weight,
+        sum(weight * weight) as weight_squared,
+        max(weight) as largest_weight
+    from (from terms union all by name from lists)
+    group by estimator, unit, user_id
+),
+
+means as (
+    select estimator, unit, sum(term) / sum(n) as value
+    from users
+    group by estimator, unit
 ),
 
 sums as (
     select
-        estimator,
-        unit,
-        avg(term) as value,
-        stddev_samp(term) / sqrt(count(*)) as std_error,
-        sum(weight) ^ 2 / nullif(sum(weight * weight), 0) as effective_sample_size,
-        max(weight) as largest_weight,
-        avg(weight) as mean_weight
-    from (from terms union all by name from lists)
-    group by estimator, unit
+        u.estimator,
+        u.unit,
+        any_value(m.value) as value,
+        sqrt(
+            count(*) / nullif(count(*) - 1, 0) * sum((u.term - u.n * m.value) ^ 2)
+        ) / sum(u.n) as std_error,
+        sum(u.weight) ^ 2 / nullif(sum(u.weight_squared), 0) as effective_sample_size,
+        max(u.largest_weight) as largest_weight,
+        sum(u.weight) / sum(u.n) as mean_weight
+    from users as u
+    inner join means as m on u.estimator = m.estimator and u.unit = m.unit
+    group by u.estimator, u.unit
 ),
 
 judged as (

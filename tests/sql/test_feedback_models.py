@@ -246,6 +246,18 @@ def test_policy_value_finds_the_value(con):
     assert active["ips"][7] == pytest.approx(1.0)
 
 
+def test_errors_of_policy_value_are_clustered_by_user(con):
+    logged(con)
+    con.execute("update m6.impressions set user_id = 'u' || hash(request_id) % 40")
+    rows = con.execute("select user_id, ratio * reward from m6.policy_rounds('2') order by all").fetchall()
+    users = sorted({user for user, _ in rows})
+    value = np.mean([term for _, term in rows])
+    sums = np.array([sum(term - value for user, term in rows if user == u) for u in users])
+    want = np.sqrt(len(users) / (len(users) - 1) * (sums**2).sum()) / len(rows)
+    found = {row[0]: row for row in policy_value(con, 2).fetchall()}
+    assert found["ips"][2] == pytest.approx(want)
+
+
 def test_policy_value_refuses_thin_support(con):
     logged(con, lists=60)
     rows = policy_value(con, 2).fetchall()

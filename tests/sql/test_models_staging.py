@@ -174,3 +174,33 @@ def test_outcomes_of_a_window():
     got = table(con, "mart_outcomes", "user_idx, item_idx, satisfaction", window_start=ago(6), window_end=ago(1))
     assert [(u, i) for u, i, _ in got] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert [y for _, _, y in got] == pytest.approx([1.0, 0.1, 0.0, 0.0])
+
+
+def test_impressions_of_a_window_and_what_followed():
+    con = given(
+        [
+            ("u", "a", "view", 8.5), ("u", "a", "purchase", 6), ("u", "a", "view", 3),
+            ("u", "b", "dismiss", 6), ("v", "c", "purchase", 9),
+        ],
+        items=[{"item_id": name} for name in "abc"],
+    )  # fmt: skip
+    shown = [("1", "u", "a", 8), ("2", "u", "a", 4), ("3", "u", "b", 7), ("4", "v", "c", 7), ("5", "new", "a", 7)]
+    for key, user, item, days in [*shown, ("6", "u", "c", 20)]:
+        con.execute(
+            "insert into m6.impressions (impression_id, request_id, user_id, item_id, rank, strategy, supporters, "
+            "eligible, propensity, shown_at) values ($1, $1, $2, $3, 2, 'blended', 1, 1, 0.5, $4)",
+            [key, user, item, ago(days)],
+        )
+    con.execute(
+        "insert into m6.feedback (feedback_id, impression_id, event_type, happened_at) values ('f', '3', 'like', ?)",
+        [ago(5)],
+    )
+    columns = "impression_id, user_idx, item_idx, rank, propensity, satisfaction"
+    got = table(con, "mart_impressions", columns, window_start=ago(10), window_end=ago(1))
+    assert got == [
+        ("1", 0, 0, 2, 0.5, 1.0),  # bought between the two times it was shown
+        ("2", 0, 0, 2, 0.5, pytest.approx(0.1)),
+        ("3", 0, 1, 2, 0.5, 0.0),  # liked, but turned away
+        ("4", 1, 2, 2, 0.5, 0.0),  # what came before it does not count
+        ("5", -1, 0, 2, 0.5, 0.0),  # a user without behaviour
+    ]

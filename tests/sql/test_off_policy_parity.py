@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from m6rec_udf import resources
+from m6rec_udf.errors import ParameterError, SchemaError
 from m6rec_udf.policy import policy_value
 
 FOLDER = os.environ.get("M6REC_PARITY")
@@ -22,7 +23,8 @@ CLOSE = {"rel": 1e-9, "abs": 1e-9}
 def con():
     con = duckdb.connect()
     con.execute("create schema m6")
-    for name in ("ope_term", "ope_student", "ope_radius", "ope_bet", "log_value", "slate_value"):
+    formulas = ("ope_term", "ope_student", "ope_radius", "ope_bet")
+    for name in (*formulas, "log_value", "slate_value", "log_rounds", "log_support"):
         con.execute(resources.read_sql("macros", name))
     return con
 
@@ -237,6 +239,66 @@ def test_generated_log_against_numpy(con):
     for key, term in terms.items():
         assert found[key][2] == pytest.approx(term.mean(), **CLOSE), key
         assert found[key][3] == pytest.approx(term.std(ddof=1), **CLOSE), key
+
+
+def own_log(con, n=4000, seed=5):
+    """Two contexts, three actions; the truth is known. Returns the value of the target."""
+    rng = np.random.default_rng(seed)
+    logged = {"a": [0.6, 0.3, 0.1], "b": [0.2, 0.2, 0.6]}
+    target = {"a": [0.2, 0.3, 0.5], "b": [0.5, 0.25, 0.25]}
+    click = {"a": [0.1, 0.2, 0.5], "b": [0.4, 0.1, 0.2]}
+    rows = []
+    for _ in range(n):
+        c = "ab"[rng.integers(2)]
+        action = int(rng.choice(3, p=logged[c]))
+        rows.append((c, f"x{action}", float(rng.random() < click[c][action]), logged[c][action]))
+    con.execute("create table my_log (context varchar, action varchar, reward double, propensity double)")
+    con.executemany("insert into my_log values (?, ?, ?, ?)", rows)
+    con.execute("create table my_policy (context varchar, action varchar, probability double)")
+    policy = [(c, f"x{a}", p) for c, shares in target.items() for a, p in enumerate(shares)]
+    con.executemany("insert into my_policy values (?, ?, ?)", policy)
+    return np.mean([np.dot(target[c], click[c]) for c in "ab"])
+
+
+def test_a_log_of_your_own_with_logged_and_with_estimated_propensities(con):
+    truth = own_log(con)
+    for name in ("my_log", "without"):
+        con.execute("create or replace view without as select * exclude (propensity) from my_log")
+        rows = policy_value(con, log=name, target="my_policy").fetchall()
+        names = [column[0] for column in policy_value(con, log=name, target="my_policy").description]
+        found = {(r[0], r[1]): dict(zip(names, r, strict=True)) for r in rows}
+        for key in (("ips", None), ("snips", None), ("dr", None), ("sndr", None), ("switch_dr", 10.0), ("dm", None)):
+            assert found[key]["value"] == pytest.approx(truth, abs=0.03), (name, key)
+        assert found["ips", None]["status"] == "ok"
+        said = found["ips", None]["reason"]
+        assert ("estimated" in said) == (name == "without"), said
+    assert con.execute("select avg(ratio) from m6.log_rounds('my_log', 'my_policy')").fetchall()[0][0] == pytest.approx(
+        1.0, abs=0.05
+    )
+
+
+def test_a_log_of_your_own_refuses_what_was_never_shown(con):
+    own_log(con, n=500)
+    con.execute("insert into my_policy values ('a', 'x9', 0.5)")
+    with pytest.raises(SchemaError, match=r"context 'a' sum to 1\.5"):
+        policy_value(con, log="my_log", target="my_policy")
+    con.execute("update my_policy set probability = probability / 1.5 where context = 'a'")
+    rows = policy_value(con, log="my_log", target="my_policy")
+    said = {row[0]: row[-2:] for row in rows.fetchall()}
+    assert said["ips"][0] == "insufficient_support"
+    assert "never possible in the log" in said["ips"][1]
+
+
+def test_a_log_of_your_own_names_its_mistakes(con):
+    own_log(con, n=50)
+    with pytest.raises(ParameterError, match="without a log"):
+        policy_value(con, target="my_policy")
+    con.execute("create table bare as select 1 as probability")
+    with pytest.raises(SchemaError, match="lacks context, action; it has"):
+        policy_value(con, log="my_log", target="bare")
+    con.execute("update my_log set propensity = 0 where reward = 1")
+    with pytest.raises(SchemaError, match="rows break"):
+        policy_value(con, log="my_log", target="my_policy")
 
 
 def test_generated_slates_against_numpy(con):
