@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from m6rec_udf.frames import features as features
     from m6rec_udf.load import load as load
     from m6rec_udf.policy import policy_value as policy_value
+    from m6rec_udf.policy_versions import adopt as adopt
     from m6rec_udf.privacy import forget_user as forget_user
     from m6rec_udf.project import init as init
     from m6rec_udf.publish import compact as compact
@@ -49,6 +50,7 @@ _HOME = {
     "evaluate": "evaluate",
     "reweight": "reweight",
     "rollback": "reweight",
+    "adopt": "policy_versions",
     "policy_value": "policy",
     "publish": "publish",
     "snapshot": "publish",

@@ -21,6 +21,7 @@ VERBS = {
     "explain": "why a user would, or would not, get an item",
     "evaluate": "offline figures on a later slice of the data, against baselines",
     "reweight": "one period of the loop: feedback moves the strategy weights",
+    "adopt": "put a shadow or candidate version of the strategy weights in force",
     "rollback": "go back to the strategy weights before",
     "publish": "write m6.recommendations for readers without Python",
     "snapshot": "copy the database in one step, for read-only processes",
@@ -133,8 +134,14 @@ def _add_writing(options: dict[str, argparse.ArgumentParser]) -> None:
     options["build"].add_argument("--as-of", metavar="TIME", help="read nothing later (default: the latest event)")
     options["build"].add_argument("--seed", type=int, default=0)
     options["build"].add_argument("--satisfaction", help="satisfaction function: sql/satisfaction/sat_<name>.sql")
-    options["reweight"].add_argument("--every", metavar="PERIOD", help="keep going, such as 15m, 1h or 1d")
-    options["reweight"].add_argument("--turns", type=_positive, metavar="N", help="stop after N turns of --every")
+    reweight = options["reweight"]
+    reweight.add_argument("file", metavar="FILE", nargs="?", help="the same as --database FILE")
+    reweight.add_argument("--period", metavar="PERIOD", help="length of a calendar period in UTC (default: 1d)")
+    reweight.add_argument("--apprentice", action="store_true", help="the new weights stay in shadow, nothing is served")
+    reweight.add_argument("--every", metavar="PAUSE", help="keep going in the foreground, such as 15m, 1h or 1d")
+    reweight.add_argument("--turns", type=_positive, metavar="N", help="stop after N runs of --every")
+    options["adopt"].add_argument("version", metavar="VERSION", type=_positive, help="see m6.policy_versions")
+    options["rollback"].add_argument("--to", metavar="VERSION", type=_positive, help="default: champion, or the parent")
     options["publish"].add_argument("--to", metavar="FILE", help="a file of its own, readable by older DuckDB shells")
     options["publish"].add_argument("-k", type=_positive, default=10, help="length of each list (default: 10)")
     options["snapshot"].add_argument("--to", metavar="FILE", required=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,10 @@ _ARGUMENTS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 the doctor found a failure, 2 a mistake named on stderr."""
+    """Run one command; returns the exit code.
+
+    0: done; 1: the doctor found a failure, or the last run of ``--every`` failed; 2: a mistake named on stderr.
+    """
     arguments = build_parser().parse_args(argv)
     try:
         _apply_project(arguments)
@@ -52,6 +54,10 @@ def _apply_project(arguments: argparse.Namespace) -> None:
 
     if not hasattr(arguments, "project"):
         return
+    if getattr(arguments, "file", None) is not None:
+        if arguments.database not in (None, arguments.file):
+            raise ParameterError(f"two files are named, {arguments.file} and {arguments.database}", "name one")
+        arguments.database = arguments.file
     if arguments.project is None and Path(project.SETTINGS_FILE).is_file():
         arguments.project = "."
     if arguments.project is not None and not Path(arguments.project).is_dir():
@@ -180,44 +186,48 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         console.print_result(result)
 
 
-def _reweight(arguments: argparse.Namespace) -> None:
+def _reweight(arguments: argparse.Namespace) -> int | None:
     if arguments.every is None:
         console.print_result(_reweight_once(arguments))
-        return
+        return None
+    from m6rec_udf import schedule
+
     pause = parse_duration(arguments.every)
-    console.log(f"reweighting every {arguments.every}; stop with Ctrl-C")
-    turn = 0
-    while True:
-        turn += 1
-        try:
-            console.log(f"turn {turn}: {_in_words(_reweight_once(arguments))}")
-        except M6Error as error:  # a busy or unbuilt file may be ready the next time
-            console.log(f"turn {turn}: skipped: {' '.join(str(error).split())}")
-        if arguments.turns and turn >= arguments.turns:
-            return
-        time.sleep(pause)
+    console.log(f"reweighting {arguments.database} every {arguments.every}; stop with Ctrl-C")
+    is_done = schedule.run_every(lambda: _in_words(_reweight_once(arguments)), pause, turns=arguments.turns)
+    return 0 if is_done else CHECKS_FAILED
 
 
 def _reweight_once(arguments: argparse.Namespace) -> Any:
     """One period; the file is open only meanwhile, so that others can write in between."""
     import m6rec_udf
 
+    given: dict[str, Any] = {"period": arguments.period} if arguments.period else {}
+    if arguments.apprentice:
+        given["parameters"] = {"apprentice": True}
     with _opened(arguments) as con:
-        return m6rec_udf.reweight(con)
+        return m6rec_udf.reweight(con, **given)
 
 
-def _in_words(result: Any) -> str:
-    """The single values of a result in one line."""
-    if not isinstance(result, dict):
-        return "done"
-    return ", ".join(f"{name} {value}" for name, value in result.items() if not isinstance(value, dict | list))
+def _in_words(result: dict[str, Any]) -> str:
+    """What a reweighting did, in one line."""
+    what = "new" if result.get("changed") else "unchanged"
+    return f"{result.get('status')}, policy version {result.get('policy_version')} ({what}); {result.get('reason')}"
+
+
+def _adopt(arguments: argparse.Namespace) -> None:
+    import m6rec_udf
+
+    with _opened(arguments) as con:
+        console.print_result(m6rec_udf.adopt(con, arguments.version), title="adopted")
 
 
 def _rollback(arguments: argparse.Namespace) -> None:
     import m6rec_udf
 
+    given = {"to": arguments.to} if arguments.to else {}
     with _opened(arguments) as con:
-        console.print_result(m6rec_udf.rollback(con), title="rolled back")
+        console.print_result(m6rec_udf.rollback(con, **given), title="rolled back")
 
 
 def _publish(arguments: argparse.Namespace) -> None:
@@ -300,6 +310,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "explain": _explain,
     "evaluate": _evaluate,
     "reweight": _reweight,
+    "adopt": _adopt,
     "rollback": _rollback,
     "publish": _publish,
     "snapshot": _snapshot,

@@ -1,4 +1,4 @@
-"""Versions of the strategy weights: the default, reading, writing, going back."""
+"""Versions of the strategy weights: the default, reading, writing, putting one in force, going back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf.errors import NotBuiltError, UnknownNameError
+from m6rec_udf.errors import NotBuiltError, ParameterError, UnknownNameError
 
 if TYPE_CHECKING:
     from m6rec_udf.posterior import Array
@@ -82,6 +82,61 @@ def rollback(con: duckdb.DuckDBPyConnection, *, to: int | None = None) -> dict[s
         con.execute("rollback")
         raise
     return {"policy_version": target, "rolled_back": current, "changed": target != current}
+
+
+def adopt(con: duckdb.DuckDBPyConnection, policy_version: int) -> dict[str, Any]:
+    """Put a shadow or candidate version in force, in one transaction, with a row in m6.audit.
+
+    The champion stays what it is: ``rollback(con)`` goes back to it, and ``reweight`` goes on comparing with it.
+
+    Args:
+        con: a connection with the m6 tables; no transaction may be open.
+        policy_version: a version of status shadow or candidate; the one in force already changes nothing.
+
+    Returns:
+        policy_version (in force now), before (in force until now) and changed.
+
+    Raises:
+        NotBuiltError: no version is in force.
+        UnknownNameError: there is no such version, or it has no weights.
+        ParameterError: its status is neither shadow nor candidate.
+    """
+    con.execute("begin")
+    try:
+        current = con.execute("select policy_version from m6.active where policy_version is not null").fetchall()
+        if not current:
+            raise NotBuiltError("no strategy weights are in force", "run m6rec_udf.build(con) first")
+        before = int(current[0][0])
+        if policy_version != before:
+            _require_adoptable(con, policy_version)
+            activate(con, policy_version)
+            con.execute("update m6.policy_versions set status = 'active' where policy_version = ?", [policy_version])
+            detail = {"from": before, "to": policy_version}
+            con.execute("insert into m6.audit (action, detail) values ('adopt', ?)", [json.dumps(detail)])
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+    return {"policy_version": policy_version, "before": before, "changed": policy_version != before}
+
+
+def _require_adoptable(con: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Refuse what cannot be put in force by hand: unknown, without weights, or judged before."""
+    found = con.execute(
+        "select p.status, count(w.strategy) from m6.policy_versions as p "
+        "left join m6.strategy_weights as w using (policy_version) where p.policy_version = ? group by p.status",
+        [version],
+    ).fetchall()
+    if not found:
+        raise UnknownNameError(f"there is no policy version {version}", "see m6.policy_versions")
+    status, weights = found[0]
+    if status not in ("shadow", "candidate"):
+        raise ParameterError(
+            f"policy version {version} is {status}, expected shadow or candidate",
+            f"m6rec_udf.rollback(con, to={version}) goes back to an earlier version",
+        )
+    if not weights:
+        raise UnknownNameError(f"policy version {version} has no weights", "see m6.strategy_weights")
 
 
 def stored_weights(

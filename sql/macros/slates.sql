@@ -10,14 +10,15 @@ create or replace macro m6.slates(
     exclude_seen := null,
     until := timestamp 'infinity',
     version := null,
-    draw_seed := null
+    draw_seed := null,
+    policy := null
 ) as table
 with
 
 active as materialized (
     select
         coalesce(cast(version as bigint), model_version) as model_version,
-        coalesce(policy_version, 0) as policy_version,
+        coalesce(cast(policy as bigint), policy_version, 0) as policy_version,
         cast(draw_seed as bigint) as drawn_seed
     from m6.active_version
 ),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import io
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import duckdb
+import loop_world
 import pytest
 
 import m6rec_udf
-from m6rec_udf import arguments, cli, connection, console, project
+from m6rec_udf import arguments, cli, connection, console, policy_versions, project, schedule
 from m6rec_udf.errors import LockedError, NotBuiltError, ParameterError
 
 SERVING = """
@@ -208,23 +210,121 @@ def test_errors_of_m6rec_are_one_message_and_others_keep_their_traceback(monkeyp
         cli.main(["evaluate"])
 
 
+REWEIGHTED = {"policy_version": 4, "status": "active", "reason": "groups: 1 accepted", "changed": True, "groups": []}
+
+
 def test_reweight_every_goes_on_after_an_error(monkeypatch, shop, capsys):
+    """One line a run, a run keeps to its time, and the exit code says how the last one ended."""
     turns = []
 
     def reweight(_con):
         turns.append(1)
-        if len(turns) > 1:
+        if len(turns) == 3:
             raise LockedError("busy", "wait")
-        return {"policy_version": 4, "changed": True, "groups": [{"segment": "*"}]}
+        return REWEIGHTED
 
     monkeypatch.setattr(m6rec_udf, "reweight", reweight, raising=False)
-    monkeypatch.setattr(cli.time, "sleep", turns.append)
-    code, out, _ = run(capsys, "reweight", "--every", "1h", "--turns", "2")
-    assert (code, turns) == (0, [1, 3600, 1])
-    lines = out.splitlines()
-    assert lines[0].endswith("reweighting every 1h; stop with Ctrl-C")
-    assert lines[1].endswith("turn 1: policy_version 4, changed True")
-    assert lines[2].endswith("turn 2: skipped: busy Hint: wait")
+    monkeypatch.setattr(schedule.time, "sleep", turns.append)
+    code, out, _ = run(capsys, "reweight", "--every", "1h", "--turns", "3")
+    assert code == 0
+    assert turns == [1, pytest.approx(3600, abs=5), 1, pytest.approx(3600, abs=5), 1]
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    expected = [
+        r"reweighting warehouse/m6rec.duckdb every 1h; stop with Ctrl-C",
+        rf"run 1: active, policy version 4 \(new\); groups: 1 accepted; \d\.\d s; next run {moment}",
+        rf"run 2: failed, the next one tries again: busy Hint: wait; \d\.\d s; next run {moment}",
+        r"run 3: active, policy version 4 \(new\); groups: 1 accepted; \d\.\d s; the last run",
+    ]
+    for line, pattern in zip(out.splitlines(), expected, strict=True):
+        assert re.fullmatch(f"{moment} {pattern}", line)
+    turns.clear()
+    assert run(capsys, "reweight", "--every", "1h", "--turns", "2")[0] == 1
+
+
+def test_a_mistake_in_the_code_is_not_swallowed_by_the_loop(monkeypatch, shop, capsys):
+    monkeypatch.setattr(m6rec_udf, "reweight", lambda _con: 1 / 0, raising=False)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["reweight", "--every", "1h", "--turns", "1"])
+
+
+def test_reweight_takes_a_file_a_period_and_an_apprentice(calls, shop, capsys):
+    assert run(capsys, "reweight", str(shop), "--period", "12h", "--apprentice")[0] == 0
+    assert calls == [("reweight", {"period": "12h", "parameters": {"apprentice": True}})]
+    code, _, err = run(capsys, "reweight", "other.duckdb", "--database", str(shop))
+    assert (code, "two files are named" in err) == (2, True)
+
+
+def test_adopt_and_rollback_name_a_version(calls, shop, capsys):
+    assert run(capsys, "rollback", "--to", "2")[0] == 0
+    assert calls == [("rollback", {"to": 2})]
+    code, _, err = run(capsys, "adopt", "2")
+    assert (code, "no strategy weights are in force" in err) == (2, True)
+
+
+@pytest.fixture
+def logged_file(tmp_path):
+    """A file with one day of lists and clicks, ready to be reweighted."""
+    path = tmp_path / "loop.duckdb"
+    con = connection.connect(path, encoder="nobody")
+    con.executemany("insert into m6.strategies values (?, ?, true, '')", [["blended", 0], ["popular", 1]])
+    policy_versions.ensure_default_policy(con)
+    con.execute("update m6.strategy_weights set weight = 0.5")
+    loop_world.play(con, day=0, quality=[0.1, 0.5], requests=300)
+    con.close()
+    return path
+
+
+def start(path, *options):
+    command = [sys.executable, "-m", "m6rec_udf.cli", "reweight", str(path), "--every", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_loop_cleanly(logged_file, number):
+    process = start(logged_file, "1h")
+    lines = [process.stdout.readline(), process.stdout.readline()]
+    assert "run 1: active" in lines[1]
+    with duckdb.connect(str(logged_file)) as con:  # open to others while the loop waits
+        assert con.execute("select max(policy_version) from m6.policy_versions").fetchall() == [(2,)]
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert rest.splitlines()[-1].endswith("stopped after 1 runs")
+
+
+def test_a_signal_during_a_run_lets_it_finish(monkeypatch, shop, capsys):
+    def reweight(_con):
+        signal.raise_signal(signal.SIGTERM)
+        return REWEIGHTED
+
+    monkeypatch.setattr(m6rec_udf, "reweight", reweight, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    code, out, _ = run(capsys, "reweight", "--every", "1h")
+    assert code == 0
+    assert "run 1: active" in out
+    assert out.splitlines()[-1].endswith("stopped after 1 runs")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_two_processes_at_once_do_no_harm(logged_file):
+    """Whoever finds the file taken tries again; together they move the weights once."""
+    processes = [start(logged_file, "1s", "--turns", "4") for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert not any("Traceback" in output for output in outputs)
+    done = [line for output in outputs for line in output.splitlines() if "policy version 2" in line]
+    assert len([line for line in done if "(new)" in line]) == 1
+    assert len(done) > 2
+    assert all(line in done or "is open in another process" in line or "reweighting" in line
+               for output in outputs for line in output.splitlines())  # fmt: skip
+    with duckdb.connect(str(logged_file), read_only=True) as con:
+        assert con.execute("select policy_version, status from m6.policy_versions order by 1").fetchall() == [
+            (1, "champion"),
+            (2, "active"),
+        ]
+        sums = con.execute(
+            "select sum(weight) from m6.strategy_weights where policy_version = 2 group by domain, segment"
+        ).fetchall()
+    assert [round(total, 9) for (total,) in sums] == [1.0] * 3
 
 
 def test_publish_snapshot_and_doctor(shop, capsys):

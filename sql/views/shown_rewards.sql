@@ -1,0 +1,76 @@
+-- one row per impression, interleaved and pinned ones as well: what was observed so far
+with
+
+exact as (
+    select f.feedback_id, f.impression_id, f.event_type, f.value
+    from m6.feedback as f
+    inner join m6.impressions as i on f.impression_id = i.impression_id
+),
+
+rest as (
+    select * from m6.feedback anti join exact using (feedback_id)
+),
+
+found as (
+    select r.feedback_id, i.impression_id, r.event_type, r.value, i.shown_at, 1 as preference
+    from rest as r
+    inner join m6.impressions as i on r.request_id = i.request_id and r.item_id = i.item_id
+    union all
+    select r.feedback_id, i.impression_id, r.event_type, r.value, i.shown_at, 2 as preference
+    from rest as r
+    inner join m6.impressions as i on r.user_id = i.user_id and r.item_id = i.item_id
+    where i.shown_at between r.happened_at - interval 1 day and r.happened_at
+),
+
+inferred as (
+    select feedback_id, impression_id, event_type, value
+    from found
+    qualify row_number() over (partition by feedback_id order by preference, shown_at desc, impression_id) = 1
+),
+
+matched as (
+    select * from exact
+    union all
+    select * from inferred
+),
+
+graded as (
+    select
+        m.impression_id,
+        m.event_type,
+        max(
+            case
+                when t.interest < 0 then -0.2
+                when t.value_low is null or t.value_high is null or m.value is null then t.satisfaction
+                else greatest(0.0, least(1.0, (m.value - t.value_low) / (t.value_high - t.value_low)))
+            end
+        ) as value
+    from matched as m
+    inner join m6.event_types as t on m.event_type = t.event_type
+    group by m.impression_id, m.event_type
+),
+
+rewards as (
+    select impression_id, sum(value) as reward
+    from graded
+    group by impression_id
+),
+
+shown_rewards as (
+    select
+        i.impression_id,
+        i.request_id,
+        i.user_id,
+        i.item_id,
+        i.rank,
+        i.strategy,
+        i.policy_version,
+        i.model_version,
+        i.shown_at,
+        r.impression_id is not null as is_answered,
+        coalesce(r.reward, 0.0) as reward
+    from m6.impressions as i
+    left join rewards as r on i.impression_id = r.impression_id
+)
+
+select * from shown_rewards
