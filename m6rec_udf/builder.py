@@ -131,7 +131,7 @@ class _Build:
             encoder=self.context.encoder.name,
             satisfaction=self.satisfaction,
             seed=self.seed,
-            regularisation=self._regularisation(),
+            regularisation=tuning.usual_regularisation(self.log.users),
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
         past = self._past_rows()
@@ -223,12 +223,6 @@ class _Build:
         )
         return share > 0.2
 
-    def _regularisation(self) -> float:
-        users = max(self.log.users, 1)
-        chosen = float(np.clip(0.15 * users, 100, 1000))
-        self._decide("item_item_regularisation", chosen, f"0.15 per user of {users}, between 100 and 1000")
-        return chosen
-
     def _decide(self, name: str, value: Any, reason: str) -> None:
         self.decisions.append((name, str(value), reason))
 
@@ -256,10 +250,7 @@ class _Build:
             self.clock("features of past moments")
             snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
             if at == 0:
-                column, power, why = tuning.choose_trend(snapshot, self.log, until, seed=self.seed)
-                self.settings.trend_column, self.settings.trend_power = column, power
-                snapshot.settings |= {"trend_column": column, "trend_power": power}
-                self._decide("item_item_trend", f"{column} to the power {power:g}", why)
+                self._choose_item_item(snapshot, until)
             extra, seed = self._extra_at(snapshot, bound), self.seed + at
             judges = outcomes[at]
             if impressions and at == 0:  # nobody both teaches and judges
@@ -279,6 +270,18 @@ class _Build:
                 "what serve showed, and what followed, teaches beside behaviour; weight 1 / propensity",
             )
         return [rows for rows in out if len(rows.y)]
+
+    def _choose_item_item(self, snapshot: arrays.Snapshot, until: float) -> None:
+        """Settle regularisation, neighbours and trend on the latest window; the snapshot follows."""
+        x = moment.interactions(self.con, snapshot.n)
+        chosen, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
+        self.settings = chosen
+        snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
+        snapshot.item_item = moment.item_item_weights(x, chosen)
+        self._decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
+        self._decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
+        self._decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")
+        self._decide("item_item_trend", f"{chosen.trend_column} to the power {chosen.trend_power:g}", "chosen with it")
 
     def _impressions(self, windows: list[tuple[datetime, datetime]]) -> list[training.Impressions]:
         """Impressions of each window; empty where too few were answered to learn from."""

@@ -16,36 +16,45 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-NEIGHBOURS = 100
 TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
-TAIL_WEIGHT = 0.3  # cosines are larger than closed-form weights; brings them to one scale
 
 
-def closed_form_item_item(x: sp.csr_matrix, *, regularisation: float, most_items: int) -> sp.csr_matrix:
+def head_items(x: sp.csr_matrix, most_items: int) -> NDArray[np.int64]:
+    """The most popular items, ascending item_idx; ties to the lower one, none without behaviour."""
+    popularity = np.asarray(x.sum(0)).ravel()
+    order = np.lexsort((np.arange(x.shape[1]), -popularity))
+    return np.sort(order[: min(most_items, int((popularity > 0).sum()))])
+
+
+def closed_form_item_item(
+    x: sp.csr_matrix, *, regularisation: float, neighbours: int, most_items: int, tail_weight: float = 0.3
+) -> sp.csr_matrix:
     """Item-item weights ``[n_items, n_items]``: row = item in the history, column = item proposed.
 
     The most popular ``most_items`` get the closed form of EASE (Steck 2019, "Embarrassingly shallow
     autoencoders for sparse data": B = I - P diag(1/P), P = (X'X + lambda I)^-1); the rest gets cosine
-    co-occurrence. At most 100 positive weights per row are kept.
+    co-occurrence. Of each proposed item the ``neighbours`` largest positive weights are kept: so it is not the
+    many weak links of a popular item that decide. ``tail_weight`` brings the cosines, which are larger, to the scale
+    of the closed form.
     """
     popularity = np.asarray(x.sum(0)).ravel()
-    order = np.lexsort((np.arange(x.shape[1]), -popularity))
-    head = np.sort(order[: min(most_items, int((popularity > 0).sum()))])
+    head = head_items(x, most_items)
     if not len(head):
         return sp.csr_matrix(x.shape[1:] * 2, dtype=np.float32)
-    closed = top_per_row(_ease(x[:, head], regularisation), NEIGHBOURS)
+    closed = top_per_row(ease(x[:, head], regularisation).T, neighbours).T
     n = x.shape[1]
     coo = closed.tocoo()
     weights = sp.csr_matrix((coo.data, (head[coo.row], head[coo.col])), shape=(n, n), dtype=np.float32)
     if len(head) < int((popularity > 0).sum()):
         is_head = np.zeros(n, bool)
         is_head[head] = True
-        weights = weights + _cosine_tail(x, popularity, is_head)
+        weights = weights + _cosine_tail(x, popularity, is_head, tail_weight)
     weights.sort_indices()
     return weights.tocsr()
 
 
-def _ease(x: sp.csr_matrix, regularisation: float) -> Floats:
+def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
+    """Dense closed-form weights of all columns of ``x``, ``[n, n]`` with a zero diagonal (Steck 2019)."""
     from scipy.linalg import lapack
 
     gram = (x.T @ x).toarray().astype(np.float32 if x.shape[1] > 3000 else np.float64)
@@ -61,7 +70,9 @@ def _ease(x: sp.csr_matrix, regularisation: float) -> Floats:
     return np.asarray(weights, np.float32)
 
 
-def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
+def _cosine_tail(
+    x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_], tail_weight: float
+) -> sp.csr_matrix:
     """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users."""
     scaled = x @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))
     scaled = scaled.tocsr()
@@ -77,7 +88,7 @@ def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np
     if not blocks:
         return sp.csr_matrix((x.shape[1],) * 2, dtype=np.float32)
     row, col, data = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    one_way = sp.csr_matrix((TAIL_WEIGHT * data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
+    one_way = sp.csr_matrix((tail_weight * data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
     to_tail = one_way.T.tocsr()
     return one_way.maximum(top_per_row_sparse(to_tail, TAIL_NEIGHBOURS)).tocsr()
 

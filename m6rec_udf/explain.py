@@ -100,7 +100,7 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
     """
     from m6rec_udf.candidates import propose
     from m6rec_udf.ranking import FEATURES, features
-    from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS
+    from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS, LINEAR_SHARES
 
     assert snapshot.model is not None
     profile = Profile(snapshot, behaviour)
@@ -119,7 +119,7 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
     if booster is not None:
         shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
         linear = snapshot.model.linear_parts(x)[0]
-        for name, part in zip(LINEAR_LOGS + LINEAR_RANKS, linear[1:], strict=True):
+        for name, part in zip(LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES, linear[1:], strict=True):
             shares[FEATURES.index(name)] += part
         shares[-1] += linear[0]
         rows.append(_row("base", "expected raw score", None, float(shares[-1])))

@@ -76,7 +76,7 @@ class Profile:
         first = np.searchsorted(self.row, np.arange(self.users))
         rank = np.empty(m, np.int64)
         rank[order] = np.arange(m) - first[self.row[order]]
-        decayed = self.interest * 0.5 ** (self.last_days / (0.25 * self.span))
+        decayed = self.interest * 0.5 ** (self.last_days / (0.5 * self.span))
         self.long_weight = np.where(lowest < 0, lowest, decayed)
         self.short_weight = np.where((self.interest > 0) & (rank < 20), 0.9**rank, 0.0)
 

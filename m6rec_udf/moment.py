@@ -31,6 +31,9 @@ class Settings:
         satisfaction: name of the satisfaction function.
         seed: seed of every random choice.
         regularisation: lambda of the closed-form item-item weights.
+        neighbours: item-item weights kept per proposed item.
+        tail_weight: of the cosines of items outside the closed form.
+        trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
             computed in memory.
     """
@@ -42,6 +45,8 @@ class Settings:
     satisfaction: str
     seed: int
     regularisation: float
+    neighbours: int = 100
+    tail_weight: float = 0.3
     trend_power: float = 0.5
     trend_column: str = "trend_short"
     in_sql: list[str] = field(default_factory=list)
@@ -111,10 +116,8 @@ def read_snapshot(
     ).astype(np.float32)
     domains = sorted(set(items["domains"]))
     segments = [r[0] for r in con.execute("select distinct segment from feat_segment_item order by 1").fetchall()]
-    x = _interactions(con, n)
-    item_item = collaborative.closed_form_item_item(
-        x, regularisation=chosen.regularisation, most_items=CLOSED_FORM_ITEMS
-    )
+    x = interactions(con, n)
+    item_item = item_item_weights(x, chosen)
     factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
     as_of = bound["as_of"]
     return Snapshot(
@@ -146,7 +149,19 @@ def read_snapshot(
     )
 
 
-def _interactions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
+def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
+    """Item-item weights with the settings of the build."""
+    return collaborative.closed_form_item_item(
+        x,
+        regularisation=chosen.regularisation,
+        neighbours=chosen.neighbours,
+        most_items=CLOSED_FORM_ITEMS,
+        tail_weight=chosen.tail_weight,
+    )
+
+
+def interactions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
+    """1 for every (user, item) pair with positive interest, CSR ``[users, n]``."""
     pairs = con.execute(
         "select user_idx, item_idx from feat_user_item where interest > 0 order by user_idx, item_idx"
     ).fetchnumpy()

@@ -46,6 +46,10 @@ FEATURES: tuple[str, ...] = (
     "score_matrix_factorization",
     "score_semantic",
     "score_buy_again",
+    "share_covisitation",
+    "share_item_item",
+    "share_matrix_factorization",
+    "share_semantic",
     "rank_covisitation",
     "rank_item_item",
     "rank_matrix_factorization",
@@ -69,6 +73,7 @@ def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndar
     for name in SCORED:
         raw = found.scores[name]
         columns[f"score_{name}"] = raw
+        columns[f"share_{name}"] = _share_of_best(row, raw, profile.users)
         columns[f"rank_{name}"] = _rank(row, np.where(raw > 0, raw, 0), profile.users)
     trend = columns["item_log_trend_short"] + columns["item_log_trend_medium"]
     columns["rank_trending"] = _rank(row, trend, profile.users)
@@ -155,6 +160,14 @@ def _share(profile: Profile, code: np.ndarray, row: np.ndarray, item: np.ndarray
     at = np.minimum(np.searchsorted(unique, wanted), len(unique) - 1)
     share = np.where(unique[at] == wanted, summed[at], 0.0) / np.where(total > 0, total, np.nan)[row]
     return np.where(code[item] >= 0, share, np.nan)
+
+
+def _share_of_best(row: np.ndarray, score: np.ndarray, users: int) -> np.ndarray:
+    """Score over the user's best one, in [0, 1]; 0 where the strategy says nothing."""
+    positive = np.maximum(score.astype(np.float64), 0.0)
+    best = np.zeros(users)
+    np.maximum.at(best, row, positive)
+    return np.asarray(positive / np.where(best > 0, best, 1.0)[row])
 
 
 def _rank(row: np.ndarray, score: np.ndarray, users: int) -> np.ndarray:

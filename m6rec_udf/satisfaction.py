@@ -39,15 +39,17 @@ LINEAR_RANKS = (
     "rank_trending",
     "rank_success",
 )
+LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
 LEAST_POSITIVES = 30
+SMALL_ROWS = 60_000
 PARAMETERS: dict[str, Any] = {
     "objective": "cross_entropy",
     "metric": ["auc", "cross_entropy"],  # stops on the order: a shift of the base rate is calibration's to mend
     "learning_rate": 0.05,
-    "num_leaves": 15,
+    "num_leaves": 15,  # 7 where there are few rows
     "min_data_in_leaf": 50,
     "lambda_l2": 5.0,
-    "feature_fraction": 0.7,
+    "feature_fraction": 0.4,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     "max_bin": 127,
@@ -166,10 +168,11 @@ def _prior_score(x: np.ndarray) -> np.ndarray:
 
 
 def linear_inputs(x: np.ndarray) -> np.ndarray:
-    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank); 0 where nothing is known."""
+    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown."""
     logs = [x[:, FEATURES.index(name)].astype(np.float64) for name in LINEAR_LOGS]
     ranks = [5.0 / (5.0 + x[:, FEATURES.index(name)].astype(np.float64)) for name in LINEAR_RANKS]
-    return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks])))
+    shares = [np.log(x[:, FEATURES.index(name)].astype(np.float64) + 0.01) for name in LINEAR_SHARES]
+    return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks, *shares])))
 
 
 def slot_inputs(slot: np.ndarray) -> np.ndarray:
@@ -215,6 +218,8 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
     import lightgbm
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
+    if len(rows.y) < SMALL_ROWS:
+        parameters["num_leaves"] = 7
     parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
     linear, slots = fit_linear(rows)
     behaviour = rows.slot == 0

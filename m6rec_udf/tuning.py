@@ -5,54 +5,125 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import top_open
+from m6rec_udf.collaborative import ease, head_items, top_per_row
 from m6rec_udf.history import Profile
-from m6rec_udf.moment import Log
+from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings, item_item_weights
 
 TREND_COLUMNS = ("trend_very_short", "trend_short", "trend_medium", "trend_long")
 TREND_POWERS = (0.25, 0.5, 1.0)
+_TRENDS = [("trend_short", 0.0), *((column, power) for column in TREND_COLUMNS for power in TREND_POWERS)]
+REGULARISATION_PER_USER = (0.2, 0.05, 0.8)  # the first is the default
+NEIGHBOURS = (100, 400)
+TAIL_WEIGHTS = (0.3, 0.1, 0.03)
 USERS = 600
+LEAST_USERS = 20
 DEPTH = 20
 
 
-def choose_trend(snapshot: Snapshot, log: Log, until: float, *, seed: int) -> tuple[str, float, str]:
-    """Half-life and power of the trend that item-item weights are multiplied with.
+def usual_regularisation(users: int) -> float:
+    """Lambda of the closed form where there is nobody to choose on: 0.2 per user, between 20 and 20,000."""
+    return float(np.clip(REGULARISATION_PER_USER[0] * users, 20, 20_000))
 
-    Each variant ranks the unseen items of users active in (as_of, until]; the best mean NDCG@20 wins, and the
-    first variant, no trend at all, keeps its place unless another is better.
 
-    Returns (column of feat_item_activity, power, the figures in words).
+def choose_item_item(
+    snapshot: Snapshot, x: sp.csr_matrix, log: Log, settings: Settings, until: float
+) -> tuple[Settings, str]:
+    """Regularisation, neighbours, weight of the tail and trend of item-item, by what users did in (as_of, until].
+
+    Each variant ranks the unseen items of users active in the window; the best mean NDCG@20 wins, the first of equals.
+    Regularisation and neighbours are chosen among the items of the closed form, tail and trend over all items.
+    ``x``: interactions up to as_of, CSR ``[users, n]``. Returns the settings and the figures in words.
     """
+    users = _users(snapshot, log, until, settings.seed)
+    if len(users) < LEAST_USERS:
+        return settings, f"{len(users)} users to choose on, fewer than {LEAST_USERS}: the default"
+    closed, figures = _choose_closed_form(snapshot, x, log, settings, users, until)
+    problem = _problem(snapshot, log, users, np.arange(snapshot.n), until)
+    weights = {share: item_item_weights(x, replace(closed, tail_weight=share)) for share in TAIL_WEIGHTS}
+    usual = weights[TAIL_WEIGHTS[0]]
+    trends = {trend: _value(snapshot, usual, trend, problem) for trend in _TRENDS}
+    trend = max(trends, key=lambda t: trends[t])
+    tails = {share: _value(snapshot, matrix, trend, problem) for share, matrix in weights.items()}
+    tail = max(tails, key=lambda share: tails[share])
+    figures += "; trend " + ", ".join(f"{c}^{p:g} {value:.4f}" for (c, p), value in trends.items())
+    figures += "; tail " + ", ".join(f"{share:g} {value:.4f}" for share, value in tails.items())
+    chosen = replace(closed, tail_weight=tail, trend_column=trend[0], trend_power=trend[1])
+    return chosen, f"NDCG@{DEPTH} of {len(users)} users in the latest window: {figures}"
+
+
+def _choose_closed_form(
+    snapshot: Snapshot, x: sp.csr_matrix, log: Log, settings: Settings, users: np.ndarray, until: float
+) -> tuple[Settings, str]:
+    """Regularisation and neighbours, with the trend that suits each best."""
+    head = head_items(x, CLOSED_FORM_ITEMS)
+    history, open_, wanted = _problem(snapshot, log, users, head, until)
+    factors = [_factor(snapshot, trend)[head] for trend in _TRENDS]
+    found: dict[tuple[float, int], float] = {}
+    for per_user in REGULARISATION_PER_USER:
+        regularisation = float(np.clip(per_user * log.users, 20, 20_000))
+        dense = ease(x[:, head], regularisation)
+        for neighbours in NEIGHBOURS:
+            base = (history @ top_per_row(dense.T, neighbours).T).toarray()
+            values = [_ndcg(base * factor, open_, wanted) / len(users) for factor in factors]
+            found[regularisation, neighbours] = round(max(values), 6)
+    regularisation, neighbours = max(found, key=lambda variant: found[variant])
+    figures = ", ".join(f"lambda {lam:g} of {k} neighbours {value:.4f}" for (lam, k), value in found.items())
+    return replace(settings, regularisation=regularisation, neighbours=neighbours), figures
+
+
+def _factor(snapshot: Snapshot, trend: tuple[str, float]) -> np.ndarray:
+    settings = {**snapshot.settings, "trend_column": trend[0], "trend_power": trend[1]}
+    return replace(snapshot, settings=settings).trend_factor
+
+
+def _value(
+    snapshot: Snapshot,
+    weights: sp.csr_matrix,
+    trend: tuple[str, float],
+    problem: tuple[sp.csr_matrix, np.ndarray, np.ndarray],
+) -> float:
+    """Mean NDCG of item-item weights times a trend, in blocks of users."""
+    history, open_, wanted = problem
+    factor, total = _factor(snapshot, trend), 0.0
+    for start in range(0, len(open_), 100):
+        block = slice(start, start + 100)
+        total += _ndcg((history[block] @ weights).toarray() * factor, open_[block], wanted[block])
+    return round(total / len(open_), 6)
+
+
+def _users(snapshot: Snapshot, log: Log, until: float, seed: int) -> np.ndarray:
+    """Users with a history at as_of and a success in the window; a sample where there are many."""
     as_of = float(snapshot.settings["as_of"])
     inside = (log.happened_at > as_of) & (log.happened_at <= until)
     inside &= log.satisfaction >= snapshot.settings["positive_at"]
     has_history = np.zeros(log.users, bool)
     has_history[log.user[log.happened_at <= as_of]] = True
     users = np.unique(log.user[inside & has_history[log.user]])
-    if len(users) < 20:
-        return "trend_short", 0.5, f"{len(users)} users to choose on, fewer than 20: the default"
     if len(users) > USERS:
         users = np.sort(np.random.default_rng(seed).choice(users, USERS, replace=False))
-    variants = [("trend_short", 0.0)] + [(c, p) for c in TREND_COLUMNS for p in TREND_POWERS]
-    total = np.zeros(len(variants))
-    for start in range(0, len(users), 100):
-        block = users[start : start + 100]
-        profile = Profile(snapshot, log.behaviour(block, as_of, snapshot.settings["segments"]))
-        base = (profile.long @ snapshot.item_item).toarray()
-        open_ = np.broadcast_to(snapshot.is_known, base.shape).copy()
-        open_[profile.row, profile.item] = False
-        wanted = np.zeros(base.shape, bool)
-        mine = inside & np.isin(log.user, block)
-        wanted[np.searchsorted(block, log.user[mine]), log.item[mine]] = True
-        wanted &= open_
-        for at, (column, power) in enumerate(variants):
-            variant = replace(snapshot, settings={**snapshot.settings, "trend_column": column, "trend_power": power})
-            total[at] += _ndcg(base * variant.trend_factor, open_, wanted)
-    best = int(np.argmax(np.round(total / len(users), 6)))
-    figures = ", ".join(f"{c}^{p:g} {t / len(users):.4f}" for (c, p), t in zip(variants, total, strict=True))
-    return *variants[best], f"NDCG@{DEPTH} of {len(users)} users in the latest window: {figures}"
+    return users
+
+
+def _problem(
+    snapshot: Snapshot, log: Log, users: np.ndarray, head: np.ndarray, until: float
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """(history, may be shown, was a success in the window), each ``[users, head]``."""
+    as_of = float(snapshot.settings["as_of"])
+    profile = Profile(snapshot, log.behaviour(users, as_of, snapshot.settings["segments"]))
+    place = np.full(snapshot.n, -1)
+    place[head] = np.arange(len(head))
+    open_ = np.repeat(snapshot.is_known[head][None], len(users), axis=0)
+    seen = place[profile.item] >= 0
+    open_[profile.row[seen], place[profile.item[seen]]] = False
+    mine = (log.happened_at > as_of) & (log.happened_at <= until) & np.isin(log.user, users)
+    mine &= (log.satisfaction >= snapshot.settings["positive_at"]) & (place[log.item] >= 0)
+    wanted = np.zeros(open_.shape, bool)
+    wanted[np.searchsorted(users, log.user[mine]), place[log.item[mine]]] = True
+    return profile.long[:, head].tocsr(), open_, wanted & open_
 
 
 def _ndcg(scores: np.ndarray, open_: np.ndarray, wanted: np.ndarray) -> float:

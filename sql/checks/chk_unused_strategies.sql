@@ -17,6 +17,7 @@ shown as (
     select impressions.supporters
     from m6.impressions as impressions
     inner join active on impressions.policy_version = active.policy_version
+    where impressions.supporters > 0
 ),
 
 support as (

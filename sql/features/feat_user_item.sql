@@ -30,7 +30,7 @@ weighted as (
         *,
         case
             when lowest_interest < 0 then lowest_interest
-            else interest * pow(0.5, last_days / (0.25 * $span_days))
+            else interest * pow(0.5, last_days / (0.5 * $span_days))
         end as long_weight,
         case when interest > 0 and recency_rank <= 20 then pow(0.9, recency_rank - 1) else 0.0 end as short_weight
     from recent_first

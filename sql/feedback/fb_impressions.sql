@@ -3,6 +3,7 @@ select
     i.impression_id,
     i.request_id,
     i.user_id,
+    i.item_id,
     i.rank,
     coalesce(i.domain, '*') as domain,
     coalesce(i.segment, '*') as segment,

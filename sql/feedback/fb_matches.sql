@@ -40,6 +40,7 @@ matched as (
         coalesce(e.impression_id, f.impression_id) as impression_id,
         k.event_type,
         k.value,
+        k.happened_at,
         case
             when k.ingested_at <= $as_of then greatest(k.happened_at, k.ingested_at)
             else k.happened_at

@@ -1,24 +1,39 @@
--- one row per (impression_id, event_type): what the user did, graded by m6.event_types, counted once
+-- one row per (impression_id, event_type): what the user did, graded by the satisfaction function in force, once
 with
+
+behaviour as (
+    select
+        user_id,
+        item_id,
+        event_type,
+        happened_at,
+        value,
+        max(satisfaction) as satisfaction,
+        min(interest) as interest
+    from m6.behaviour
+    group by user_id, item_id, event_type, happened_at, value
+),
 
 graded as (
     select
         m.impression_id,
         m.event_type,
-        case
-            when t.interest < 0 then $dismiss_value
-            when t.value_low is null or t.value_high is null or m.value is null then t.satisfaction
-            else greatest(0.0, least(1.0, (m.value - t.value_low) / (t.value_high - t.value_low)))
-        end as value,
+        case when b.interest < 0 then $dismiss_value else b.satisfaction end as value,
         m.arrived_at,
         case
-            when t.interest < 0 then 'negative'
+            when b.interest < 0 then 'negative'
             when list_contains($click_events, m.event_type) then 'click'
             else 'late'
         end as kind
     from fb_matches as m
-    inner join m6.event_types as t on m.event_type = t.event_type
-    where m.impression_id is not null
+    inner join fb_impressions as i on m.impression_id = i.impression_id
+    inner join behaviour as b
+        on
+            i.user_id = b.user_id
+            and i.item_id = b.item_id
+            and m.event_type = b.event_type
+            and m.happened_at = b.happened_at
+            and m.value is not distinct from b.value
 ),
 
 reactions as (

@@ -7,6 +7,8 @@ create or replace macro m6.serve(
     boosts := 'm6.no_boosts',
     diversity := 0.0,
     exclude_seen := null,
+    version := null,
+    policy := null,
     seed := null,
     request := null,
     moment := null
@@ -20,6 +22,8 @@ from m6.serve_lists(
     boosts := boosts,
     diversity := diversity,
     exclude_seen := exclude_seen,
+    version := version,
+    policy := policy,
     seed := seed,
     request := request,
     moment := moment

@@ -7,6 +7,8 @@ create or replace macro m6.serve_lists(
     boosts := 'm6.no_boosts',
     diversity := 0.0,
     exclude_seen := null,
+    version := null,
+    policy := null,
     seed := null,
     request := null,
     moment := null
@@ -32,6 +34,8 @@ slots as (
         boosts := boosts,
         diversity := diversity,
         exclude_seen := exclude_seen,
+        version := version,
+        policy := policy,
         draw_seed := coalesce(cast(seed as bigint), cast(floor(random() * 9007199254740992) as bigint))
     )
 )

@@ -1,8 +1,9 @@
--- one row per impression, interleaved and pinned ones as well: what was observed so far
+-- one row per impression, interleaved and pinned ones as well: what was observed so far, graded by the
+-- satisfaction function in force; nothing is forecast
 with
 
 exact as (
-    select f.feedback_id, f.impression_id, f.event_type, f.value
+    select f.feedback_id, f.impression_id, f.event_type, f.value, f.happened_at
     from m6.feedback as f
     inner join m6.impressions as i on f.impression_id = i.impression_id
 ),
@@ -12,18 +13,18 @@ rest as (
 ),
 
 found as (
-    select r.feedback_id, i.impression_id, r.event_type, r.value, i.shown_at, 1 as preference
+    select r.feedback_id, i.impression_id, r.event_type, r.value, r.happened_at, i.shown_at, 1 as preference
     from rest as r
     inner join m6.impressions as i on r.request_id = i.request_id and r.item_id = i.item_id
     union all
-    select r.feedback_id, i.impression_id, r.event_type, r.value, i.shown_at, 2 as preference
+    select r.feedback_id, i.impression_id, r.event_type, r.value, r.happened_at, i.shown_at, 2 as preference
     from rest as r
     inner join m6.impressions as i on r.user_id = i.user_id and r.item_id = i.item_id
     where i.shown_at between r.happened_at - interval 1 day and r.happened_at
 ),
 
 inferred as (
-    select feedback_id, impression_id, event_type, value
+    select feedback_id, impression_id, event_type, value, happened_at
     from found
     qualify row_number() over (partition by feedback_id order by preference, shown_at desc, impression_id) = 1
 ),
@@ -34,19 +35,33 @@ matched as (
     select * from inferred
 ),
 
+behaviour as (
+    select
+        user_id,
+        item_id,
+        event_type,
+        happened_at,
+        value,
+        max(satisfaction) as satisfaction,
+        min(interest) as interest
+    from m6.behaviour
+    group by user_id, item_id, event_type, happened_at, value
+),
+
 graded as (
     select
         m.impression_id,
         m.event_type,
-        max(
-            case
-                when t.interest < 0 then -0.2
-                when t.value_low is null or t.value_high is null or m.value is null then t.satisfaction
-                else greatest(0.0, least(1.0, (m.value - t.value_low) / (t.value_high - t.value_low)))
-            end
-        ) as value
+        max(case when b.interest < 0 then -0.2 else b.satisfaction end) as value
     from matched as m
-    inner join m6.event_types as t on m.event_type = t.event_type
+    inner join m6.impressions as i on m.impression_id = i.impression_id
+    inner join behaviour as b
+        on
+            i.user_id = b.user_id
+            and i.item_id = b.item_id
+            and m.event_type = b.event_type
+            and m.happened_at = b.happened_at
+            and m.value is not distinct from b.value
     group by m.impression_id, m.event_type
 ),
 
@@ -64,8 +79,13 @@ shown_rewards as (
         i.item_id,
         i.rank,
         i.strategy,
+        i.supporters,
+        i.eligible,
+        i.propensity,
         i.policy_version,
         i.model_version,
+        coalesce(i.domain, '*') as domain,
+        coalesce(i.segment, '*') as segment,
         i.shown_at,
         r.impression_id is not null as is_answered,
         coalesce(r.reward, 0.0) as reward

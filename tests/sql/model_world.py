@@ -1,7 +1,7 @@
 """Given rows, expect rows: run one SQL model over contract tables written by hand.
 
 Moments are days before ``AS_OF``; the span is 100 days, so the half-lives are 0.3, 1, 3 and 10 days for trends
-and 25 days for the history.
+and 50 days for the history (25 for transitions).
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def con():
     con = duckdb.connect()
     connection.migrate(con)
     con.execute("insert into m6.strategies values ('blended', 0, true, ''), ('popular', 1, true, '')")
-    for name in ("impression_rewards", "strategy_weights_active"):
+    staging, graded = resources.read_sql("staging", "stg_behaviour"), resources.read_sql("satisfaction", "sat_graded")
+    con.execute(connection.behaviour_view(staging, graded))
+    for name in ("shown_rewards", "impression_rewards", "strategy_weights_active"):
         con.execute(f"create view m6.{name} as {resources.read_sql('views', name)}")
     for name in ("ope_term", "ope_student", "log_value", "policy_rounds", "policy_value", "strategy_report"):
         con.execute(resources.read_sql("macros", name))
@@ -111,6 +113,19 @@ def test_grades_follow_event_types_and_count_once(con):
     }
 
 
+def test_rewards_come_from_the_satisfaction_function_in_force(con):
+    purchase = resources.read_sql("satisfaction", "sat_purchase")
+    con.execute(connection.behaviour_view(resources.read_sql("staging", "stg_behaviour"), purchase))
+    show(con, "1")
+    show(con, "2", item="j", rank=2)
+    react(con, "a", impression="1", seen=DAY + timedelta(hours=1))
+    react(con, "b", "purchase", impression="2", value=20.0)
+    values = {(r["impression_id"], r["event_type"]): r["value"] for r in run(con, *LOG[:3])}
+    assert values == {("1", "click"): 0.0, ("2", "purchase"): 1.0}
+    rewards = dict(con.execute("select impression_id, reward from m6.impression_rewards").fetchall())
+    assert rewards == {"1": 0.0, "2": 1.0}
+
+
 def test_reward_without_a_click_is_direct_and_dismissal_costs(con):
     show(con, "bought", rank=1)
     show(con, "ignored", rank=2)
@@ -196,7 +211,7 @@ def test_gate_and_evidence_against_numpy(con):
         delta[request] = delta.get(request, 0) + (p - 0.5) / 0.5 * row["advantage"]
         value[request] = value.get(request, 0) + p / 0.5 * row["reward"]
     d = np.array(list(delta.values()))
-    full = next(row for row in run(con, "fb_gate") if row["step"] == 1.0)
+    full = next(row for row in run(con, "fb_memory", "fb_gate") if row["step"] == 1.0)
     assert full["lists"] == 100
     assert full["delta"] == pytest.approx(d.mean(), abs=1e-9)
     assert full["std_error"] == pytest.approx(d.std(ddof=1) / 10, abs=1e-9)
@@ -209,6 +224,67 @@ def test_gate_and_evidence_against_numpy(con):
     assert (evidence["n"], evidence["delta"]) == (100, pytest.approx(d.mean(), abs=1e-9))
     assert evidence["low"] == pytest.approx(d.mean() - radius, abs=1e-9)
     assert evidence["high"] == pytest.approx(d.mean() + radius, abs=1e-9)
+
+
+def test_what_came_before_a_fall_of_the_reward_counts_little(con):
+    rng = np.random.default_rng(5)
+    for age, rate in ((4, 0.6), (3, 0.6), (2, 0.6), (1, 0.1), (0, 0.5)):
+        for n in range(200):
+            key = f"{age}-{n}"
+            show(con, key, request=key, user=f"u{n}", at=DAY - timedelta(days=age))
+            if rng.random() < rate:
+                react(con, f"f{key}", impression=key, at=DAY - timedelta(days=age))
+    run(con, *LOG)
+    rows = {PERIOD - row["period"]: row for row in run(con, "fb_memory")}
+    assert [age for age, row in rows.items() if row["has_fallen"]] == [1]
+    assert [rows[age]["memory"] for age in (4, 3, 2, 1, 0)] == [DEFAULTS["forget"]] * 3 + [1.0, 1.0]
+    few = {row["period"]: row for row in run(con, "fb_memory", min_lists=201)}
+    assert not any(row["has_fallen"] for row in few.values()), "too few lists to say"
+
+
+def test_the_gate_weighs_periods_by_memory(con):
+    for age, clicked in ((1, "a"), (0, "b")):
+        for n in range(60):
+            for rank, name in ((1, "a"), (2, "b")):
+                key = f"{age}-{n}-{rank}"
+                supporters = 1 if name == "a" else 2
+                show(con, key, request=f"{age}-{n}", user=f"u{n}", rank=rank, supporters=supporters,
+                     at=DAY - timedelta(days=age))  # fmt: skip
+                if name == clicked and n % 2:
+                    react(con, f"f{key}", impression=key, at=DAY - timedelta(days=age))
+    run(con, *LOG, "fb_memory")
+    con.execute(
+        "create temp table fb_policies as select '*' as domain, '*' as segment, fold, step, bit, "
+        "case when step = -1 then 0.5 when bit = 0 then 0.5 - 0.4 * step else 0.5 + 0.4 * step end as weight "
+        "from (select unnest([0, 1, 2, 3]) as fold), (select unnest([-1.0, 0.0, 1.0]) as step), "
+        "(select unnest([0, 1]) as bit)"
+    )
+    values = []
+    for memory in (1.0, 0.0001):
+        con.execute("update fb_memory set memory = ? where period < ?", [memory, PERIOD])
+        values.append(next(row["value"] for row in run(con, "fb_gate") if row["step"] == 1.0))
+    assert values[0] == pytest.approx((0.2 * 0.2 * 0.5 + 1.8 * 0.2 * 0.5) / 2)
+    assert values[1] == pytest.approx(1.8 * 0.2 * 0.5, abs=1e-3), "only the last period counts"
+
+
+def test_a_loss_of_all_together_brings_the_losing_groups_back(con):
+    con.execute("create temp table fb_checks (domain varchar, segment varchar, reason varchar)")
+    con.execute(
+        "create temp table fb_gate as select '*' as domain, segment, step, 500 as lists, 0.01 as delta, "
+        "0.001 as std_error, 1.0 as value, 1.0 as current_value, 2.0 as largest_ratio "
+        "from (select unnest(['lost', 'losing', 'gaining']) as segment), (select unnest([0.0, 1.0]) as step)"
+    )
+    con.execute(
+        "create temp table fb_evidence as select * from (values ('*', 'lost', 500, -0.3, -0.4, -0.2), "
+        "('*', 'losing', 500, -0.1, -0.2, 0.1), ('*', 'gaining', 500, 0.1, -0.1, 0.2), "
+        "('', '', 1500, -0.1, -0.2, -0.01)) as t (domain, segment, n, delta, low, high)"
+    )
+    found = {row["segment"]: (row["status"], row["step"]) for row in run(con, "fb_decisions")}
+    back = ("rolled_back", 0.0)
+    assert found == {"lost": back, "losing": back, "gaining": ("accepted", 1.0)}
+    con.execute("update fb_evidence set high = 0.01 where domain = ''")
+    found = {row["segment"]: (row["status"], row["step"]) for row in run(con, "fb_decisions")}
+    assert found == {"lost": back, "losing": ("accepted", 1.0), "gaining": ("accepted", 1.0)}
 
 
 def logged(con, lists=500):

@@ -69,8 +69,8 @@ def test_repurchase_rhythm():
 def test_history_weights():
     con = given(
         [
-            ("u", "a", "purchase", 25), ("u", "b", "view", 0), ("u", "c", "rating", 50, 3.0),
-            ("u", "d", "purchase", 10), ("u", "d", "return", 5), ("u", "e", "view", 75), ("u", "e", "cart", 25),
+            ("u", "a", "purchase", 50), ("u", "b", "view", 0), ("u", "c", "rating", 100, 3.0),
+            ("u", "d", "purchase", 10), ("u", "d", "return", 5), ("u", "e", "view", 75), ("u", "e", "cart", 50),
         ]
     )  # fmt: skip
     columns = (
@@ -79,11 +79,11 @@ def test_history_weights():
     close(
         table(con, "feat_user_item", columns),
         [
-            (0, 1, 1.0, 1.0, 25.0, 25.0, 3, 0.5, 0.9**2),
+            (0, 1, 1.0, 1.0, 50.0, 50.0, 3, 0.5, 0.9**2),
             (1, 1, 0.3, 0.3, 0.0, 0.0, 1, 0.3, 1.0),
-            (2, 1, 0.5, 0.5, 50.0, 50.0, 5, 0.125, 0.9**4),
+            (2, 1, 0.5, 0.5, 100.0, 100.0, 5, 0.125, 0.9**4),
             (3, 2, 1.0, -1.0, 5.0, 10.0, 2, -1.0, 0.9),
-            (4, 2, 0.7, 0.3, 25.0, 75.0, 4, 0.35, 0.9**3),
+            (4, 2, 0.7, 0.3, 50.0, 75.0, 4, 0.35, 0.9**3),
         ],
     )
 
@@ -176,7 +176,7 @@ def test_tf_idf_has_unit_length_and_rare_terms_weigh_more():
         {"item_id": "d"},
     ]
     con = given(
-        [("u", "a", "purchase", 0), ("u", "b", "purchase", 25), ("v", "d", "purchase", 0), ("w", "a", "dismiss", 0)],
+        [("u", "a", "purchase", 0), ("u", "b", "purchase", 50), ("v", "d", "purchase", 0), ("w", "a", "dismiss", 0)],
         items,
     )
     common, rare = math.log(1 + 4 / 3), math.log(1 + 4)
@@ -190,7 +190,7 @@ def test_tf_idf_has_unit_length_and_rare_terms_weigh_more():
 @pytest.mark.parametrize("label", ["category", "brand"])
 def test_shares_of_interest(label):
     con = given(
-        [("u", "a", "purchase", 0), ("u", "b", "purchase", 25), ("u", "c", "purchase", 25), ("u", "d", "dismiss", 0)],
+        [("u", "a", "purchase", 0), ("u", "b", "purchase", 50), ("u", "c", "purchase", 50), ("u", "d", "dismiss", 0)],
         [{"item_id": "a", label: "x"}, {"item_id": "b", label: "y"}, {"item_id": "c"}, {"item_id": "d", label: "y"}],
     )
     close([row[1:] for row in table(con, f"feat_user_{label}", f"{label}, user_idx, share")], [(0, 0.5), (0, 0.25)])

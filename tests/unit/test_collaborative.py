@@ -26,7 +26,7 @@ def ease(x: np.ndarray, regularisation: float) -> np.ndarray:
 
 
 def test_closed_form_equals_its_formula(x):
-    got = closed_form_item_item(x, regularisation=10.0, most_items=1000).toarray()
+    got = closed_form_item_item(x, regularisation=10.0, neighbours=100, most_items=1000).toarray()
     expected = ease(x.toarray().astype(np.float64), 10.0)
     np.testing.assert_allclose(got, np.where(expected > 1e-6, expected, 0), atol=1e-5)
     assert (np.diag(got) == 0).all()
@@ -48,13 +48,13 @@ def test_the_weights_are_the_least_squares_answer_with_a_zero_diagonal(x):
 
 def test_row_is_the_item_of_the_history_and_column_the_item_proposed(x):
     """Scores are x @ B: people of a taste are proposed items of their taste."""
-    b = closed_form_item_item(x, regularisation=10.0, most_items=1000)
+    b = closed_form_item_item(x, regularisation=10.0, neighbours=100, most_items=1000)
     score = (sp.csr_matrix(np.eye(30, dtype=np.float32)[[0]]) @ b).toarray()[0]
     assert score[2::2].mean() > 5 * abs(score[1::2].mean())
 
 
 def test_items_beyond_the_closed_form_get_shrunk_cosines(x):
-    weights = closed_form_item_item(x, regularisation=10.0, most_items=10).toarray()
+    weights = closed_form_item_item(x, regularisation=10.0, neighbours=100, most_items=10).toarray()
     popularity = np.asarray(x.sum(0)).ravel()
     head = np.sort(np.lexsort((np.arange(30), -popularity))[:10])
     tail = np.setdiff1d(np.arange(30), head)
@@ -71,7 +71,7 @@ def test_items_beyond_the_closed_form_get_shrunk_cosines(x):
 
 def test_nothing_learned_from_nothing():
     empty = sp.csr_matrix((3, 4), dtype=np.float32)
-    assert closed_form_item_item(empty, regularisation=1.0, most_items=10).nnz == 0
+    assert closed_form_item_item(empty, regularisation=1.0, neighbours=100, most_items=10).nnz == 0
     factors, fold_in = svd_factors(empty, factors=8, seed=0)
     assert not factors.any()
     assert not fold_in.any()
