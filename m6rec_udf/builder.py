@@ -22,7 +22,7 @@ from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
-from m6rec_udf.satisfaction import Rows, train
+from m6rec_udf.satisfaction import Rows, is_known, train
 
 Progress = Callable[[str, int, int], None]
 KEPT_VERSIONS = 3
@@ -229,10 +229,13 @@ class _Build:
     def _decide_model(self, snapshot: arrays.Snapshot, rows: Rows) -> None:
         model = snapshot.model
         assert model is not None
-        kind = "LightGBM, cross_entropy" if model.text else "fixed score around the base rate"
-        positives = int((rows.y > 0).sum())
-        trees = model.text.count("Tree=")
-        self._decide("satisfaction_model", kind, f"{len(rows.y)} rows, {positives} with y > 0, {trees} trees")
+        known = is_known(rows.x)
+        groups = {"new": ~known, "known": known} if model.known is not None else {"new": np.ones(len(known), bool)}
+        for name, part in model.parts.items():
+            own = rows.y[groups[name]]
+            kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
+            why = f"{len(own)} rows, {int((own > 0).sum())} with y > 0, {part.trees} trees"
+            self._decide(f"satisfaction_model_{name}_items", kind, why)
 
     # what past moments taught
 

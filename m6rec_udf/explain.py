@@ -115,10 +115,11 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
         _row("satisfaction", "calibrated", float(snapshot.model.predict(x)[0]), None),
         _row("satisfaction", "raw score", raw, None),
     ]
-    booster = snapshot.model.booster()
+    model = snapshot.model.part_of(x)
+    booster = model.booster()
     if booster is not None:
         shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
-        linear = snapshot.model.linear_parts(x)[0]
+        linear = model.linear_parts(x)[0]
         for name, part in zip(LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES, linear[1:], strict=True):
             shares[FEATURES.index(name)] += part
         shares[-1] += linear[0]

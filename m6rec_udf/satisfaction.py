@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,8 +83,8 @@ class Rows:
 
 
 @dataclass
-class SatisfactionModel:
-    """Predicts calibrated satisfaction.
+class Part:
+    """One model: a logistic score, trees on top of it, and a calibration.
 
     Attributes:
         text: LightGBM's own text format; empty where there was too little to learn from, then a fixed
@@ -91,6 +92,7 @@ class SatisfactionModel:
         slope, intercept: calibration sigmoid(slope * logit(z) + intercept) (Platt 1999).
         base_rate: mean y of the training rows.
         linear: intercept and weights of the logistic score the trees start from.
+        curve: cross-entropy on the later slice by number of trees.
     """
 
     text: str = ""
@@ -98,21 +100,13 @@ class SatisfactionModel:
     intercept: float = 0.0
     base_rate: float = 0.05
     linear: list[float] = field(default_factory=list)
-    features: tuple[str, ...] = FEATURES
     curve: list[float] = field(default_factory=list)
     _booster: Any = field(default=None, repr=False, compare=False)
 
-    def to_json(self) -> str:
-        """Everything as JSON text."""
-        keys = ("text", "slope", "intercept", "base_rate", "linear", "curve")
-        return json.dumps({**{key: getattr(self, key) for key in keys}, "features": list(self.features)})
-
-    @classmethod
-    def from_json(cls, text: str) -> SatisfactionModel:
-        """The model back from its JSON text."""
-        parts = json.loads(text)
-        parts["features"] = tuple(parts["features"])
-        return cls(**parts)
+    @property
+    def trees(self) -> int:
+        """Number of trees."""
+        return self.text.count("Tree=")
 
     def booster(self) -> Any:
         """The LightGBM booster, parsed at first use; None where there is none."""
@@ -139,6 +133,72 @@ class SatisfactionModel:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
         return sigmoid(self.slope * self.raw(x) + self.intercept)
+
+
+@dataclass
+class SatisfactionModel:
+    """Predicts calibrated satisfaction: one part for items new to the user, one for items the user knows.
+
+    Coming back to an item is far more likely than finding a new one and follows other signs; in one model the former
+    would take the trees, and lists of new items are what most people ask for.
+
+    Attributes:
+        new: for items without behaviour of the user.
+        known: for items with behaviour of the user; None: ``new`` serves both.
+    """
+
+    new: Part = field(default_factory=Part)
+    known: Part | None = None
+    features: tuple[str, ...] = FEATURES
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts by name."""
+        return {"new": self.new} | ({} if self.known is None else {"known": self.known})
+
+    @property
+    def base_rate(self) -> float:
+        """Mean y of new items: what is expected of an item nothing is known about."""
+        return self.new.base_rate
+
+    def to_json(self) -> str:
+        """Everything as JSON text."""
+        keys = ("text", "slope", "intercept", "base_rate", "linear", "curve")
+        parts = {name: {key: getattr(part, key) for key in keys} for name, part in self.parts.items()}
+        return json.dumps({**parts, "features": list(self.features)})
+
+    @classmethod
+    def from_json(cls, text: str) -> SatisfactionModel:
+        """The model back from its JSON text."""
+        stored = json.loads(text)
+        features = tuple(stored.pop("features"))
+        return cls(**{name: Part(**part) for name, part in stored.items()}, features=features)
+
+    def part_of(self, x: np.ndarray) -> Part:
+        """The part that scores one row ``[1, f]``."""
+        return self.known if self.known is not None and is_known(x)[0] else self.new
+
+    def raw(self, x: np.ndarray) -> np.ndarray:
+        """Logit of z before calibration, float64 ``[r]``."""
+        return self._by_part(x, Part.raw)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
+        return self._by_part(x, Part.predict)
+
+    def _by_part(self, x: np.ndarray, score: Callable[[Part, np.ndarray], np.ndarray]) -> np.ndarray:
+        known = is_known(x)
+        if self.known is None or not known.any():
+            return score(self.new, x)
+        out = np.empty(len(x))
+        out[known] = score(self.known, x[known])
+        out[~known] = score(self.new, x[~known])
+        return out
+
+
+def is_known(x: np.ndarray) -> np.ndarray:
+    """Rows whose user has behaviour with the item, bool ``[r]``."""
+    return np.asarray(x[:, FEATURES.index("pair_log_events")] > 0)
 
 
 def threads() -> int:
@@ -210,11 +270,24 @@ def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndar
 
 def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
     """Fit on ``rows``; stop and calibrate on ``later``, a slice of time after them that holds no impressions."""
-    positives = int((rows.y > 0).sum())
-    if positives < LEAST_POSITIVES or (later.y > 0).sum() < LEAST_POSITIVES // 3:
+    known, known_later = is_known(rows.x), is_known(later.x)
+    apart = (rows.only(known), later.only(known_later))
+    if not _is_enough(*apart) or not _is_enough(rows.only(~known), later.only(~known_later)):
+        return SatisfactionModel(_train_part(rows, later, seed=seed))
+    return SatisfactionModel(
+        _train_part(rows.only(~known), later.only(~known_later), seed=seed), _train_part(*apart, seed=seed)
+    )
+
+
+def _is_enough(rows: Rows, later: Rows) -> bool:
+    return bool((rows.y > 0).sum() >= LEAST_POSITIVES and (later.y > 0).sum() >= LEAST_POSITIVES // 3)
+
+
+def _train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
+    if not _is_enough(rows, later):
         seen = np.concatenate([rows.y, later.y])
         rate = float(seen.mean()) if len(seen) else 0.05
-        return SatisfactionModel(base_rate=min(max(rate, 0.001), 0.999))
+        return Part(base_rate=min(max(rate, 0.001), 0.999))
     import lightgbm
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
@@ -223,9 +296,8 @@ def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
     parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
     linear, slots = fit_linear(rows)
     behaviour = rows.slot == 0
-    model = SatisfactionModel(
-        base_rate=float(np.average(rows.y[behaviour], weights=rows.weight[behaviour])), linear=linear, text=""
-    )
+    base_rate = float(np.average(rows.y[behaviour], weights=rows.weight[behaviour]))
+    model = Part(base_rate=base_rate, linear=linear)
     data = lightgbm.Dataset(
         rows.x,
         rows.y,

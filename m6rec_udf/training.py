@@ -16,14 +16,14 @@ from m6rec_udf.arrays import Snapshot
 from m6rec_udf.functions import candidates_of
 from m6rec_udf.moment import Log
 from m6rec_udf.ranking import FEATURES
-from m6rec_udf.satisfaction import Rows
+from m6rec_udf.satisfaction import Rows, is_known
 
 WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
 WINDOWS_OF_SMALL_LOGS = 7
 SMALL_LOG = 300_000  # events
-USERS_PER_WINDOW = 1200
-NEGATIVES_PER_USER = 60
+USERS_PER_WINDOW = 2000
+NEGATIVES_PER_USER = {False: 50, True: 20}  # of items new to the user, and of items it knows
 REQUESTS_PER_WINDOW = 3000
 LARGEST_IMPRESSION_WEIGHT = 10.0
 LEAST_ANSWERS = 100  # impressions followed by something, in all windows together; fewer are not learned from
@@ -168,7 +168,7 @@ def rows_of_window(
         wanted = block[found.row].astype(np.int64) * n + found.item
         at = np.minimum(np.searchsorted(label_key, wanted), max(len(label_key) - 1, 0))
         y = np.where(label_key[at] == wanted, label[at], 0.0)
-        keep, weight = _sample(found.row, y, len(block), generator)
+        keep, weight = _sample(found.row, y, is_known(x), len(block), generator)
         xs.append(x[keep])
         ys.append(y[keep])
         ws.append(weight[keep])
@@ -179,13 +179,17 @@ def rows_of_window(
 
 
 def _sample(
-    row: np.ndarray, y: np.ndarray, users: int, generator: np.random.Generator
+    row: np.ndarray, y: np.ndarray, known: np.ndarray, users: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    negative = y <= 0
-    count = np.bincount(row[negative], minlength=users)
-    share = np.minimum(1.0, NEGATIVES_PER_USER / np.maximum(count, 1))
-    keep = ~negative | (generator.random(len(y)) < share[row])
-    return np.flatnonzero(keep), np.where(negative, 1 / share[row], 1.0)
+    """(kept rows, their weights): every positive, and some negatives of each user standing for all of them."""
+    keep, weight, chance = y > 0, np.ones(len(y)), generator.random(len(y))
+    for is_of_history, most in NEGATIVES_PER_USER.items():
+        negative = (y <= 0) & (known == is_of_history)
+        count = np.bincount(row[negative], minlength=users)
+        share = np.minimum(1.0, most / np.maximum(count, 1))[row]
+        keep |= negative & (chance < share)
+        weight[negative] = 1 / share[negative]
+    return np.flatnonzero(keep), weight
 
 
 def join(parts: list[Rows]) -> Rows:

@@ -17,7 +17,7 @@ def one_user(con: duckdb.DuckDBPyConnection, snapshot: Any, *, times: int = 200)
     factors = np.ascontiguousarray(snapshot.factors)
     vectors = rng.normal(size=(times, factors.shape[1])).astype(np.float32)
     x = rng.random((CANDIDATES, len(snapshot.model.features)), np.float32)
-    booster = snapshot.model.booster()
+    booster = snapshot.model.new.booster()
     ids = [snapshot.item_ids[i] for i in rng.integers(0, snapshot.n, times)]
     k = min(CANDIDATES, snapshot.n - 1)
     return {
@@ -37,7 +37,7 @@ def many_users(snapshot: Any, *, users: int = 256) -> float:
     block = rng.normal(size=(users, snapshot.factors.shape[1])).astype(np.float32)
     k = min(CANDIDATES, snapshot.n - 1)
     x = rng.random((users * CANDIDATES, len(snapshot.model.features)), np.float32)
-    booster = snapshot.model.booster()
+    booster = snapshot.model.new.booster()
     start = time.perf_counter()
     np.argpartition(block @ snapshot.factors.T, -k, axis=1)[:, -k:]
     if booster:

@@ -14,7 +14,7 @@ from m6rec_udf import arrays, connection
 from m6rec_udf.errors import CorruptError
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
-from m6rec_udf.satisfaction import Rows, SatisfactionModel, calibrate, logit, sigmoid, train
+from m6rec_udf.satisfaction import Part, Rows, SatisfactionModel, calibrate, logit, sigmoid, train
 
 FORMULAS = (Path(__file__).resolve().parents[2] / "docs" / "formulas.md").read_text(encoding="utf-8")
 
@@ -97,7 +97,7 @@ def test_y_one_drives_z_to_one_and_y_zero_to_zero(column):
     check = rows(2000, 2, lambda value: value, column)
     z = model.predict(check.x)
     clear = np.abs(check.y - 0.5) > 0.05
-    assert model.text
+    assert model.new.text
     assert z[clear & (check.y > 0.5)].min() > 0.9
     assert z[clear & (check.y < 0.5)].max() < 0.1
 
@@ -127,7 +127,7 @@ def test_graded_y_is_the_mean_it_predicts():
 def test_too_little_to_learn_from_orders_around_the_base_rate():
     few = rows(200, 0, lambda v: (v > 0.9).astype(float), "item_satisfaction")
     model = train(few.only(np.arange(40)), few.only(np.arange(40, 60)), seed=0)
-    assert model.text == ""
+    assert model.new.text == ""
     z = model.predict(few.x)
     assert np.isfinite(z).all()
     assert ((z > 0) & (z < 1)).all()
@@ -198,7 +198,7 @@ def test_json_round_trip():
     x = rows(300, 5, label, "score_semantic").x
     assert back == model
     np.testing.assert_array_equal(back.predict(x), model.predict(x))
-    assert SatisfactionModel.from_json(SatisfactionModel(base_rate=0.2).to_json()).predict(x).shape == (300,)
+    assert SatisfactionModel.from_json(SatisfactionModel(Part(base_rate=0.2)).to_json()).predict(x).shape == (300,)
 
 
 def test_the_stored_artefact_is_what_was_trained(reader):
@@ -222,3 +222,36 @@ def test_flipped_bytes_are_noticed(shop_file, name):
     with pytest.raises(duckdb.Error, match="does not match its hash"):
         shop_world.recommend(dressed, "u01")
     dressed.close()
+
+
+def test_items_the_user_knows_have_a_model_of_their_own():
+    """The same feature speaks for new items and against known ones."""
+    events = FEATURES.index("pair_log_events")
+
+    def made(n: int, seed: int) -> Rows:
+        out = rows(n, seed, lambda value: value, "item_satisfaction")
+        known = np.arange(n) % 2 == 0
+        out.x[:, events] = np.where(known, 1.0, 0.0)
+        value = out.x[:, FEATURES.index("item_satisfaction")]
+        out.y[:] = np.where(known, value < 0.5, value > 0.5)
+        return out
+
+    model = train(made(3000, 0), made(1500, 1), seed=0)
+    assert set(model.parts) == {"new", "known"}
+    check = made(1000, 2)
+    z = model.predict(check.x)
+    known = check.x[:, events] > 0
+    assert np.corrcoef(z[known], check.y[known])[0, 1] > 0.8
+    assert np.corrcoef(z[~known], check.y[~known])[0, 1] > 0.8
+    back = SatisfactionModel.from_json(model.to_json())
+    np.testing.assert_array_equal(back.predict(check.x), z)
+    assert model.part_of(check.x[known][:1]) is model.known
+
+
+def test_too_few_known_items_leave_one_model_for_both():
+    model = train(
+        rows(3000, 0, lambda v: (v > 0.5).astype(float), "item_satisfaction"),
+        rows(1500, 1, lambda v: (v > 0.5).astype(float), "item_satisfaction"),
+        seed=0,
+    )
+    assert model.known is None
