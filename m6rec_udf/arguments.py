@@ -114,6 +114,7 @@ def _add_reading(options: dict[str, argparse.ArgumentParser]) -> None:
     recommend.add_argument("--among", metavar="TABLE", help="only items in this table or view of item_id")
     recommend.add_argument("--boosts", metavar="TABLE", help="table or view of item_id and boost")
     recommend.add_argument("--diversity", type=float, help="0 (none) to 1")
+    recommend.add_argument("--calibrated", type=float, help="keep the user's own mix of categories: 0 (no) to 1")
     options["search"].add_argument("text", metavar="TEXT")
     options["search"].add_argument("-k", type=_positive, default=10, help="number of items (default: 10)")
     options["explain"].add_argument("user", metavar="USER")

@@ -27,7 +27,7 @@ def candidate_weights(
     """Candidate weights (9) to (14): one set per fold of users left out, then the one of all users.
 
     Args:
-        con: a connection with fb_log and fb_statistics.
+        con: a connection with fb_log, fb_memory and fb_statistics.
         groups: groups with impressions in the window; the others of ``current`` get the common weights.
         names: strategies, the order of the weights.
         current: weights to move from, per group.
@@ -46,6 +46,9 @@ def candidate_weights(
         if strategy in column:
             at = at_period - period + window - 1
             statistics[fold, place[domain, segment], at, column[strategy]] = sums
+    remembered = con.execute("select period, domain, segment, memory from fb_memory").fetchall()
+    for at_period, domain, segment, memory in remembered:
+        statistics[:, place[domain, segment], at_period - period + window - 1] *= memory
     total = con.execute("select cast(sum(cast(reward as decimal(38, 12))) as double) / count(*) from fb_log").fetchall()
     mean_reward = max(abs(total[0][0]), 1e-6)
     whole = statistics.sum(axis=0)

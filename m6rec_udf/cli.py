@@ -25,6 +25,7 @@ _ARGUMENTS = {
     "among": "among := $among",
     "boosts": "boosts := $boosts",
     "diversity": "diversity := $diversity",
+    "calibrated": "calibrated := $calibrated",
 }
 
 

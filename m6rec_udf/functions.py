@@ -254,7 +254,16 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
 
 def _make_slate(context: Context) -> Callable[..., Any]:
     def m6_slate(
-        version: Any, user: Any, found: Any, weights: Any, boosts: Any, k: Any, diversity: Any, seed: Any
+        version: Any,
+        user: Any,
+        history: Any,
+        found: Any,
+        weights: Any,
+        boosts: Any,
+        k: Any,
+        diversity: Any,
+        calibrated: Any,
+        seed: Any,
     ) -> Any:
         import pyarrow as pa
 
@@ -271,6 +280,10 @@ def _make_slate(context: Context) -> Callable[..., Any]:
             "satisfaction": _numbers(flat.field("satisfaction")),
         }
         boost = context.item_sets.get(boosts[0].as_py()) if boosts[0].as_py() is not None else None
+        strength = float(calibrated[0].as_py())
+        shares: list[dict[int, float]] = []
+        if strength:
+            shares = category_shares(snapshot, behaviour_of(snapshot, _one(history), [None] * len(user)))
         out = []
         for at, (user_id, mixture, draw) in enumerate(
             zip(user.to_pylist(), weights.to_pylist(), seed.to_pylist(), strict=True)
@@ -285,6 +298,7 @@ def _make_slate(context: Context) -> Callable[..., Any]:
                     boost,
                     int(k[0].as_py()),
                     float(diversity[0].as_py()),
+                    (shares[at], strength) if strength else ({}, 0.0),
                     generator,
                 )
             )
@@ -300,9 +314,10 @@ def _slate_of(
     boost: dict[str, float] | None,
     k: int,
     diversity: float,
+    calibrated: tuple[dict[int, float], float],
     generator: np.random.Generator | None,
 ) -> list[dict[str, Any]]:
-    from m6rec_udf.slate import diversify, mix, ranking_order
+    from m6rec_udf.slate import calibrate, diversify, mix, ranking_order
 
     ids = [snapshot.item_ids[i] for i in own["item"]]
     factor = np.asarray([boost.get(i, 1.0) for i in ids]) if boost else 1.0
@@ -310,6 +325,8 @@ def _slate_of(
     order = ranking_order(score, own["item"])
     if diversity > 0 and len(order):
         order = diversify(order, score, snapshot.text[own["item"]], diversity, max(5 * k, 50))
+    if calibrated[1] > 0:
+        order = calibrate(order, score, snapshot.category[own["item"]], *calibrated, 2 * k)
     slots = mix(order, own["supporters"], own["is_seen"], weights, k, generator=generator)
     return [
         {
@@ -324,6 +341,19 @@ def _slate_of(
         }
         for rank, slot in enumerate(slots, 1)
     ]
+
+
+def category_shares(snapshot: Snapshot, behaviour: Behaviour) -> list[dict[int, float]]:
+    """Share of each category code in every user's positive, time-decayed interest; empty where there is none."""
+    from m6rec_udf.history import Profile
+
+    profile = Profile(snapshot, behaviour)
+    code = snapshot.category[profile.item]
+    keep = (profile.long_weight > 0) & (code >= 0)
+    shares: list[dict[int, float]] = [{} for _ in range(profile.users)]
+    for user, category, weight in zip(profile.row[keep], code[keep], profile.long_weight[keep], strict=True):
+        shares[user][int(category)] = shares[user].get(int(category), 0.0) + float(weight)
+    return [{c: w / sum(own.values()) for c, w in sorted(own.items())} for own in shares]
 
 
 def _slot_type() -> Any:
@@ -532,7 +562,7 @@ FUNCTIONS = (
     Function(
         "m6_slate",
         _make_slate,
-        ("BIGINT", "VARCHAR", SCORED, WEIGHTS, "BIGINT", "INTEGER", "DOUBLE", "BIGINT"),
+        ("BIGINT", "VARCHAR", HISTORY, SCORED, WEIGHTS, "BIGINT", "INTEGER", "DOUBLE", "DOUBLE", "BIGINT"),
         SLOTS,
     ),
     Function("m6_evidence", _make_evidence, ("BIGINT", "VARCHAR", HISTORY), "VARCHAR"),

@@ -52,7 +52,7 @@ def noise(statistics: Array) -> Array:
 
 
 def posterior(
-    statistics: Array, *, mean_reward: float, gamma: float = 0.8, tau_common: float = 0.5, tau_group: float = 0.4
+    statistics: Array, *, mean_reward: float, gamma: float = 0.9, tau_common: float = 0.8, tau_group: float = 0.6
 ) -> Posterior:
     """Posterior of the strategies' advantages (9) to (11), by elimination of one group at a time.
 
@@ -115,7 +115,7 @@ def with_floor(weights: Array, floor: float) -> Array:
     return mixed
 
 
-def step(current: Array, target: Array, *, max_kl: float = 1.0) -> Array:
+def step(current: Array, target: Array, *, max_kl: float = 2.0) -> Array:
     """Largest geometric step from ``current`` to ``target`` within ``max_kl`` nats of ``current`` (14)."""
     log_current, log_target = np.log(current), np.log(target)
 

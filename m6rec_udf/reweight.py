@@ -42,14 +42,17 @@ __all__ = ["DEFAULTS", "ensure_default_policy", "period_seconds", "reweight", "r
 DEFAULTS: dict[str, Any] = {
     "window": 12,  # periods read
     "gate_periods": 4,  # periods the gate judges on
-    "gamma": 0.8,  # discount per period
-    "tau_common": 0.5,  # prior spread of a strategy's advantage, in mean rewards
-    "tau_group": 0.4,  # prior spread of a group around it
+    "gamma": 0.9,  # discount per period
+    "forget": 0.1,  # further discount of what came before a fall of a group's mean reward
+    "drop": 0.2,  # a fall is at least this share of the mean of the three periods before it
+    "drop_z": 3.0,  # and this many standard errors
+    "tau_common": 0.8,  # prior spread of a strategy's advantage, in mean rewards
+    "tau_group": 0.6,  # prior spread of a group around it
     "draws": 4096,  # posterior draws
     "floor": FLOOR,  # no weight below: support for off-policy evaluation
-    "max_kl": 1.0,  # nats a group may move in a period
-    "margin": 0.1,  # share of the value a step may lose against the champion
-    "z": 1.645,  # one-sided quantile of the gate
+    "max_kl": 2.0,  # nats a group may move in a period
+    "margin": 0.05,  # share of the value a step may lose against the champion
+    "z": 0.3,  # standard errors of doubt the gate takes off; more slows learning, see benchmarks/loop
     "alpha": 0.05,  # level of the confidence sequence of promotion and rollback
     "n_star": 3000,  # lists at which the sequence is tightest
     "min_lists": 50,  # fewer lists: the group keeps its weights
@@ -65,7 +68,7 @@ DEFAULTS: dict[str, Any] = {
     "apprentice": False,  # True: the new version stays in shadow
 }
 STEPS = (1.0, 0.5, 0.25, 0.1, 0.0)
-_STATISTICS = ("fb_reactions", "fb_arrivals", "fb_late_values", "fb_log", "fb_statistics", "fb_checks")
+_STATISTICS = ("fb_reactions", "fb_arrivals", "fb_late_values", "fb_log", "fb_memory", "fb_statistics", "fb_checks")
 _PERSONAL = ("fb_impressions", "fb_matches", "fb_reactions", "fb_log")  # dropped at the end
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 

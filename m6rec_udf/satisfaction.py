@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.ranking import FEATURES
 
 TREES = 300
@@ -169,9 +170,18 @@ class SatisfactionModel:
 
     @classmethod
     def from_json(cls, text: str) -> SatisfactionModel:
-        """The model back from its JSON text."""
+        """The model back from its JSON text.
+
+        Raises NotBuiltError: written by a version of m6rec with other features or another form of the model.
+        """
         stored = json.loads(text)
-        features = tuple(stored.pop("features"))
+        features = tuple(stored.pop("features", ()))
+        if features != FEATURES or "new" not in stored:
+            raise NotBuiltError(
+                f"the build in this file was made by another version of m6rec ({len(features)} features, expected "
+                f"{len(FEATURES)})",
+                "run m6rec_udf.build(con) again; the data stays as it is",
+            )
         return cls(**{name: Part(**part) for name, part in stored.items()}, features=features)
 
     def part_of(self, x: np.ndarray) -> Part:

@@ -144,3 +144,49 @@ def diversify(order: np.ndarray, score: np.ndarray, vectors: np.ndarray, diversi
         for other in head:
             nearest[other] = max(nearest[other], float(vectors[other] @ vectors[best]))
     return np.concatenate([np.asarray(chosen, np.int64), tail])
+
+
+SMOOTHING = 0.01
+
+
+def calibrate(
+    order: np.ndarray, score: np.ndarray, category: np.ndarray, shares: dict[int, float], strength: float, depth: int
+) -> np.ndarray:
+    """Keep the user's own mix of categories (Steck 2018, "Calibrated recommendations") over the first positions.
+
+    Greedily, the next item is the one with the largest (1 - strength) * sum of scores - strength * KL(p || q), q the
+    mix of the list so far with it, smoothed by 0.01 p; scores are relative to the best one.
+
+    Args:
+        order: candidate positions, best first.
+        score: per candidate position.
+        category: code per candidate position, -1 for none.
+        shares: p, the share of each category in the user's interest; sums to 1.
+        strength: 0 keeps the order, 1 looks only at the mix.
+        depth: positions that are put in a new order; the rest follows as it was.
+    """
+    if not shares or not len(order):
+        return order
+    head, tail = order[: 10 * depth].tolist(), order[10 * depth :]
+    top = max(float(score[head[0]]), 1e-12)
+    codes, p = list(shares), np.asarray(list(shares.values()))
+    column = {code: at for at, code in enumerate(codes)}
+    counts = np.zeros(len(codes) + 1)  # the last one: categories the user does not have
+    chosen: list[int] = []
+    while head and len(chosen) < depth:
+        size = len(chosen) + 1
+        best_of: dict[int, int] = {}  # head is ordered: the first of a category is its best
+        for candidate in head:
+            best_of.setdefault(column.get(int(category[candidate]), len(codes)), candidate)
+        value = {}
+        for at, candidate in best_of.items():
+            mix = counts.copy()
+            mix[at] += 1
+            q = (1 - SMOOTHING) * mix[:-1] / size + SMOOTHING * p
+            distance = float((p * np.log(p / q)).sum())
+            value[at] = round((1 - strength) * float(score[candidate]) / top - strength * distance, 9)
+        at = max(best_of, key=lambda a: (value[a], -head.index(best_of[a])))
+        chosen.append(best_of[at])
+        head.remove(best_of[at])
+        counts[at] += 1
+    return np.concatenate([np.asarray([*chosen, *head], np.int64), tail])

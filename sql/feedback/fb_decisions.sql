@@ -14,18 +14,31 @@ full_step as (
     select * from fb_gate where step = 1.0
 ),
 
+-- a group is worse than the champion by its own evidence, or all together are and it is among those that lose
+evidence as (
+    select
+        g.domain,
+        g.segment,
+        g.low,
+        g.high,
+        g.high < 0 or (t.high < 0 and g.delta < 0) as is_worse
+    from fb_evidence as g
+    left join fb_evidence as t on t.domain = '' and t.segment = ''
+    where g.domain <> ''
+),
+
 decisions as (
     select
         a.domain,
         a.segment,
         case
             when c.reason is not null then 'data_check_failed'
-            when e.high < 0 then 'rolled_back'
+            when e.is_worse then 'rolled_back'
             when f.lists < $min_lists then 'insufficient_support'
             when a.step = 0.0 then 'kept'
             else 'accepted'
         end as status,
-        case when c.reason is not null or e.high < 0 then 0.0 else a.step end as step,
+        case when c.reason is not null or e.is_worse then 0.0 else a.step end as step,
         f.lists,
         f.delta,
         f.std_error,
@@ -37,7 +50,7 @@ decisions as (
         c.reason
     from accepted as a
     inner join full_step as f on a.domain = f.domain and a.segment = f.segment
-    left join fb_evidence as e on a.domain = e.domain and a.segment = e.segment
+    left join evidence as e on a.domain = e.domain and a.segment = e.segment
     left join fb_checks as c on a.domain = c.domain and a.segment = c.segment
 )
 

@@ -2,7 +2,21 @@
 with
 
 recent as (
-    select * from fb_log where period > $last_period - $gate_periods
+    select
+        l.domain,
+        l.segment,
+        l.fold,
+        l.request_id,
+        l.supporters,
+        l.eligible,
+        l.propensity,
+        l.reward,
+        m.memory,
+        l.reward - cast(sum(cast(l.reward as decimal(38, 12))) over slot as double) / count(*) over slot as advantage
+    from fb_log as l
+    inner join fb_memory as m on l.domain = m.domain and l.segment = m.segment and l.period = m.period
+    where l.period > $last_period - $gate_periods
+    window slot as (partition by l.domain, l.segment, l.period, l.rank)
 ),
 
 masks as (
@@ -37,6 +51,7 @@ lists as (
         r.segment,
         r.request_id,
         c.step,
+        max(r.memory) as memory,
         cast(sum(cast((c.propensity - c.champion) / r.propensity * r.advantage as decimal(38, 12))) as double) as delta,
         cast(sum(cast(c.propensity / r.propensity * r.reward as decimal(38, 12))) as double) as value,
         max(c.propensity / r.propensity) as largest_ratio
@@ -51,12 +66,29 @@ sums as (
         segment,
         step,
         count(*) as lists,
-        cast(sum(cast(delta as decimal(38, 12))) as double) / count(*) as delta,
-        cast(sum(cast(delta * delta as decimal(38, 12))) as double) / count(*) as delta_squared,
-        cast(sum(cast(value as decimal(38, 12))) as double) / count(*) as value,
+        cast(sum(cast(memory as decimal(38, 12))) as double) as memory,
+        cast(sum(cast(memory * delta as decimal(38, 12))) as double) as delta,
+        cast(sum(cast(memory * value as decimal(38, 12))) as double) as value,
+        cast(sum(cast(memory ^ 2 as decimal(38, 12))) as double) as memory_squared,
+        cast(sum(cast(memory ^ 2 * delta as decimal(38, 12))) as double) as weighted_delta,
+        cast(sum(cast(memory ^ 2 * delta ^ 2 as decimal(38, 12))) as double) as weighted_square,
         max(largest_ratio) as largest_ratio
     from lists
     group by domain, segment, step
+),
+
+means as (
+    select
+        domain,
+        segment,
+        step,
+        lists,
+        memory,
+        delta / memory as delta,
+        value / memory as value,
+        weighted_square - 2 * delta / memory * weighted_delta + (delta / memory) ^ 2 * memory_squared as deviations,
+        largest_ratio
+    from sums
 ),
 
 gate as (
@@ -66,11 +98,11 @@ gate as (
         step,
         lists,
         delta,
-        sqrt(greatest(0.0, delta_squared - delta * delta) / greatest(1, lists - 1)) as std_error,
+        sqrt(greatest(0.0, deviations) * lists / greatest(1, lists - 1)) / memory as std_error,
         value,
         max(value) filter (where step = 0.0) over (partition by domain, segment) as current_value,
         largest_ratio
-    from sums
+    from means
 )
 
 select * from gate order by domain, segment, step

@@ -1,7 +1,7 @@
 -- one row per (impression_id, event_type): what the user did, graded by the satisfaction function in force, once
 with
 
-behaviour as (
+behaviour as materialized (
     select
         user_id,
         item_id,
@@ -12,6 +12,20 @@ behaviour as (
         min(interest) as interest
     from m6.behaviour
     group by user_id, item_id, event_type, happened_at, value
+),
+
+-- first the keys of a row, then one join on all of them: joined by time alone a busy second would multiply
+matched as materialized (
+    select
+        m.impression_id,
+        i.user_id,
+        i.item_id,
+        m.event_type,
+        m.happened_at,
+        m.value,
+        m.arrived_at
+    from fb_matches as m
+    inner join fb_impressions as i on m.impression_id = i.impression_id
 ),
 
 graded as (
@@ -25,12 +39,11 @@ graded as (
             when list_contains($click_events, m.event_type) then 'click'
             else 'late'
         end as kind
-    from fb_matches as m
-    inner join fb_impressions as i on m.impression_id = i.impression_id
+    from matched as m
     inner join behaviour as b
         on
-            i.user_id = b.user_id
-            and i.item_id = b.item_id
+            m.user_id = b.user_id
+            and m.item_id = b.item_id
             and m.event_type = b.event_type
             and m.happened_at = b.happened_at
             and m.value is not distinct from b.value

@@ -11,6 +11,7 @@ create or replace macro m6.interleave_lists(
     among := 'm6.available_items',
     boosts := 'm6.no_boosts',
     diversity := 0.0,
+    calibrated := 0.0,
     exclude_seen := null,
     seed := null,
     request := null,
@@ -35,6 +36,7 @@ first_lists as materialized (
         among := among,
         boosts := boosts,
         diversity := diversity,
+        calibrated := calibrated,
         exclude_seen := exclude_seen,
         version := (select first_ranker.of_version from rankers),
         policy := (select first_ranker.of_policy from rankers)
@@ -51,6 +53,7 @@ second_lists as materialized (
         among := among,
         boosts := boosts,
         diversity := diversity,
+        calibrated := calibrated,
         exclude_seen := exclude_seen,
         version := (select second_ranker.of_version from rankers),
         policy := (select second_ranker.of_policy from rankers)

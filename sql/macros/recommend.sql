@@ -6,6 +6,7 @@ create or replace macro m6.recommend(
     among := 'm6.available_items',
     boosts := 'm6.no_boosts',
     diversity := 0.0,
+    calibrated := 0.0,
     exclude_seen := null,
     until := timestamp 'infinity',
     version := null
@@ -18,6 +19,7 @@ from m6.slates(
     among := among,
     boosts := boosts,
     diversity := diversity,
+    calibrated := calibrated,
     exclude_seen := exclude_seen,
     until := until,
     version := version

@@ -9,6 +9,7 @@ create or replace macro m6.shadow_lists(
     among := 'm6.available_items',
     boosts := 'm6.no_boosts',
     diversity := 0.0,
+    calibrated := 0.0,
     exclude_seen := null
 ) as table
 with
@@ -131,6 +132,7 @@ weights as (
 scored as (
     select
         c.*,
+        h.history,
         o.handle as boosts_handle,
         m6_scored(
             c.model_version,
@@ -158,11 +160,13 @@ drawn as (
             m6_slate(
                 c.model_version,
                 c.user_id,
+                c.history,
                 c.found,
                 coalesce(own.weights, everybody.weights),
                 c.boosts_handle,
                 cast(c.places as integer),
                 cast(diversity as double),
+                cast(calibrated as double),
                 c.seed
             )
         ) as slot

@@ -7,6 +7,7 @@ create or replace macro m6.slates(
     among := 'm6.available_items',
     boosts := 'm6.no_boosts',
     diversity := 0.0,
+    calibrated := 0.0,
     exclude_seen := null,
     until := timestamp 'infinity',
     version := null,
@@ -112,11 +113,13 @@ slated as materialized (
         m6_slate(
             c.model_version,
             c.user_id,
+            c.history,
             c.found,
             coalesce(own.weights, everybody.weights),
             c.boosts_handle,
             cast(k as integer),
             cast(diversity as double),
+            cast(calibrated as double),
             c.drawn_seed
         ) as slots
     from scored as c

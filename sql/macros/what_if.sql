@@ -7,6 +7,7 @@ create or replace macro m6.what_if(
     among := 'm6.available_items',
     boosts := 'm6.no_boosts',
     diversity := 0.0,
+    calibrated := 0.0,
     exclude_seen := null
 ) as table
 with
@@ -75,6 +76,7 @@ listed as materialized (
         among := among,
         boosts := boosts,
         diversity := diversity,
+        calibrated := calibrated,
         exclude_seen := exclude_seen,
         until := (select moment from asked),
         version := (select of_version from asked),

@@ -29,13 +29,17 @@ inferred as (
     qualify row_number() over (partition by feedback_id order by preference, shown_at desc, impression_id) = 1
 ),
 
-matched as (
-    select * from exact
-    union all
-    select * from inferred
+matched as materialized (
+    select m.*, i.user_id, i.item_id
+    from (
+        select * from exact
+        union all
+        select * from inferred
+    ) as m
+    inner join m6.impressions as i on m.impression_id = i.impression_id
 ),
 
-behaviour as (
+behaviour as materialized (
     select
         user_id,
         item_id,
@@ -54,11 +58,10 @@ graded as (
         m.event_type,
         max(case when b.interest < 0 then -0.2 else b.satisfaction end) as value
     from matched as m
-    inner join m6.impressions as i on m.impression_id = i.impression_id
     inner join behaviour as b
         on
-            i.user_id = b.user_id
-            and i.item_id = b.item_id
+            m.user_id = b.user_id
+            and m.item_id = b.item_id
             and m.event_type = b.event_type
             and m.happened_at = b.happened_at
             and m.value is not distinct from b.value

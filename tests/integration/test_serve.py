@@ -202,6 +202,31 @@ def test_diversity_reduces_similarity_and_zero_changes_nothing(reader):
     assert found[0] >= found[1] >= found[2]
 
 
+def test_calibrated_lists_come_nearer_to_the_users_own_mix(reader):
+    users = shop_world.USERS[:15]
+    assert [shop_world.recommend(reader, u) for u in users] == [
+        shop_world.recommend(reader, u, "calibrated := 0.0") for u in users
+    ]
+
+    def distance(options: str) -> float:
+        """Mean total variation between the categories of the history and of the list."""
+        total = 0.0
+        for user in users:
+            listed = shop_world.items_of(shop_world.recommend(reader, user, options))
+            total += rows(
+                reader,
+                "with h as (select category, count(*) / sum(count(*)) over () as p from m6.history($u) "
+                "join m6.items using (item_id) group by all), "
+                "l as (select category, count(*) / sum(count(*)) over () as q from m6.items "
+                "where list_contains($items, item_id) group by all) "
+                "select sum(abs(coalesce(p, 0) - coalesce(q, 0))) / 2 from h full join l using (category)",
+                {"u": user, "items": listed},
+            )[0][0]
+        return total / len(users)
+
+    assert distance("calibrated := 0.8") < distance("calibrated := 0.0") - 0.03
+
+
 def test_boosts_multiply(shop):
     shop.execute("create table push as select 'i10' as item_id, 3.0 as boost union all select 'i11', 0.5")
     plain = {row["item_id"]: row for row in shop_world.recommend(shop, USER, "k := 100, exclude_seen := true")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import shop_world
 
 from m6rec_udf import arrays, connection
-from m6rec_udf.errors import CorruptError
+from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
 from m6rec_udf.satisfaction import Part, Rows, SatisfactionModel, calibrate, logit, sigmoid, train
@@ -255,3 +256,11 @@ def test_too_few_known_items_leave_one_model_for_both():
         seed=0,
     )
     assert model.known is None
+
+
+def test_a_model_of_another_version_says_what_to_do():
+    stored = json.loads(SatisfactionModel().to_json())
+    old = {**stored.pop("new"), "features": stored["features"][:-4]}
+    with pytest.raises(NotBuiltError, match="another version of m6rec") as caught:
+        SatisfactionModel.from_json(json.dumps(old))
+    assert "build(con) again" in str(caught.value)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m6rec_udf.functions import _slate_of
-from m6rec_udf.slate import BLENDED_BIT, diversify, mix, ranking_order
+from m6rec_udf.slate import BLENDED_BIT, calibrate, diversify, mix, ranking_order
 
 WEIGHTS = {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}
 SUPPORTERS = np.array([0b0010, 0b0110, 0b0100, 0b1000, 0b1010, 0b0100, 0b0001], np.uint64)
@@ -215,9 +215,45 @@ def test_boosts_multiply_the_score_and_leave_satisfaction():
         "is_seen": np.zeros(3, bool),
         "satisfaction": np.array([0.6, 0.5, 0.2]),
     }
-    rows = _slate_of(_Snapshot(), own, {0: 1.0}, {"b": 1.5, "c": 2.0}, 3, 0.0, None)
+    rows = _slate_of(_Snapshot(), own, {0: 1.0}, {"b": 1.5, "c": 2.0}, 3, 0.0, ({}, 0.0), None)
     assert [(r["item_id"], r["rank"], r["score"], r["satisfaction"]) for r in rows] == [
         ("b", 1, pytest.approx(0.75), 0.5),
         ("a", 2, 0.6, 0.6),
         ("c", 3, 0.4, 0.2),
     ]
+
+
+# the user's own mix of categories
+
+
+def test_calibrated_lists_keep_the_mix_of_the_history():
+    score = np.linspace(1.0, 0.5, 60)
+    category = np.where(np.arange(60) < 40, 0, 1)  # the best forty are all of one category
+    order = np.arange(60)
+    shares = {0: 0.5, 1: 0.5}
+    assert calibrate(order, score, category, shares, 0.0, 10).tolist() == order.tolist()
+    mixed = calibrate(order, score, category, shares, 0.9, 10)
+    assert 4 <= (category[mixed[:10]] == 1).sum() <= 5
+    assert sorted(mixed.tolist()) == order.tolist()
+    assert mixed[0] == 0
+    for own in (0, 1):  # inside a category the order stays
+        listed = [c for c in mixed if category[c] == own]
+        assert listed == sorted(listed)
+
+
+def test_calibration_follows_its_formula():
+    score, category = np.array([1.0, 0.8, 0.7]), np.array([0, 0, 7])
+    shares, strength = {0: 0.75, 7: 0.25}, 0.6
+    p = np.array([0.75, 0.25])
+
+    def value(candidate: int, counts: list[float]) -> float:
+        q = 0.99 * np.array(counts) / sum(counts) + 0.01 * p
+        return (1 - strength) * score[candidate] - strength * float((p * np.log(p / q)).sum())
+
+    second = 1 if value(1, [2, 0]) > value(2, [1, 1]) else 2
+    assert calibrate(np.arange(3), score, category, shares, strength, 2).tolist()[:2] == [0, second]
+
+
+def test_nobody_without_categories_is_calibrated():
+    order = np.array([2, 0, 1])
+    assert calibrate(order, np.ones(3), np.zeros(3, int), {}, 1.0, 10) is order
