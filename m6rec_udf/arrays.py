@@ -98,10 +98,17 @@ class Snapshot:
 
     @cached_property
     def trend_factor(self) -> np.ndarray:
-        """Recent over all-time behaviour to the power 0.5, float32 ``[n]`` (the SQL table item_trend)."""
+        """Recent over all-time behaviour to a power, float32 ``[n]`` (the SQL table item_trend).
+
+        An item without behaviour has no trend yet: it gets the lower quartile of those that have.
+        """
         power = float(self.settings.get("trend_power", 0.5))
         name = self.settings.get("trend_column", "trend_short")
-        return (((self.column(name) + 1e-3) / (self.column("events") + 20.0)) ** power).astype(np.float32)
+        events = self.column("events")
+        factor = ((self.column(name) + 1e-3) / (events + 20.0)) ** power
+        if (events > 0).any():
+            factor = np.where(events > 0, factor, np.quantile(factor[events > 0], 0.25))
+        return np.asarray(factor, np.float32)
 
     @cached_property
     def popular_order(self) -> np.ndarray:

@@ -117,7 +117,7 @@ def read_snapshot(
     domains = sorted(set(items["domains"]))
     segments = [r[0] for r in con.execute("select distinct segment from feat_segment_item order by 1").fetchall()]
     x = interactions(con, n)
-    item_item = item_item_weights(x, chosen)
+    item_item = item_item_of(x, chosen, text)
     factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
     as_of = bound["as_of"]
     return Snapshot(
@@ -158,6 +158,12 @@ def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
         most_items=CLOSED_FORM_ITEMS,
         tail_weight=chosen.tail_weight,
     )
+
+
+def item_item_of(x: sp.csr_matrix, chosen: Settings, text: np.ndarray) -> sp.csr_matrix:
+    """The same, with weights for items without behaviour, from their text."""
+    popularity = np.asarray(x.sum(0)).ravel()
+    return collaborative.with_new_items(item_item_weights(x, chosen), text, popularity, most_items=CLOSED_FORM_ITEMS)
 
 
 def interactions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
