@@ -241,7 +241,7 @@ def linear_inputs(x: np.ndarray) -> np.ndarray:
     """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown."""
     logs = [x[:, FEATURES.index(name)].astype(np.float64) for name in LINEAR_LOGS]
     ranks = [5.0 / (5.0 + x[:, FEATURES.index(name)].astype(np.float64)) for name in LINEAR_RANKS]
-    shares = [np.log(x[:, FEATURES.index(name)].astype(np.float64) + 0.01) for name in LINEAR_SHARES]
+    shares = [np.log(np.maximum(x[:, FEATURES.index(name)].astype(np.float64), 0.0) + 0.01) for name in LINEAR_SHARES]
     return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks, *shares])))
 
 

@@ -678,11 +678,13 @@ def test_the_statements_of_the_page_on_the_loop_run(apprentice):
     """Every SQL block of docs/loop.md, in order; the shop's shadow version is the candidate."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "loop.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     answers = []
     for statement in apprentice.extract_statements("\n".join(blocks)):
-        answers.append(apprentice.execute(statement).fetchall())
-    assert all(answers)
+        answer = apprentice.execute(statement).fetchall()
+        assert answer or statement.query.lstrip().startswith("create"), statement.query
+        answers.append(answer)
+    assert len(answers) >= len(blocks)
 
 
 def test_decide_wants_lists_and_a_candidate(loop):
