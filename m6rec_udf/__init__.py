@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m6rec_udf.builder import build as build
+    from m6rec_udf.calibration import calibration as calibration
     from m6rec_udf.connection import connect as connect
     from m6rec_udf.connection import install as install
     from m6rec_udf.connection import uninstall as uninstall
@@ -48,6 +49,7 @@ _HOME = {
     "features": "frames",
     "build": "builder",
     "evaluate": "evaluate",
+    "calibration": "calibration",
     "reweight": "reweight",
     "rollback": "reweight",
     "adopt": "policy_versions",

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Recommender = Callable[[duckdb.DuckDBPyConnection, datetime, Any, int], Any]
 
 BASELINES = ("popular", "recently_popular", "item_item")
+REPEAT_BASELINES = ("most_bought", *BASELINES)  # where items already known may be recommended again
 HALF_LIVES = (0.02, 0.005, 0.01, 0.03, 0.05, 0.1, 0.2)  # shares of the time span of the history
+EVER = 1000.0  # a half-life of so many time spans: plain counts
 NEIGHBOURS = (100, 20, 10, 50)
 SQL_TRIPLES = 2_000_000  # above so many (item, item, user) triples item_item is counted by sparse matrices
 
@@ -36,11 +38,12 @@ class Choice:
     least_y: float = 0.0
     half_life_days: float = 1.0
     neighbours: int = NEIGHBOURS[0]
+    fill_half_life_days: float = 1.0
 
     def of(self, name: str) -> dict[str, float]:
         """The settings the baseline of that name uses."""
         chosen: dict[str, float] = {"least_y": self.least_y}
-        if name == "recently_popular":
+        if name in ("recently_popular", "most_bought"):
             chosen["half_life_days"] = self.half_life_days
         if name == "item_item":
             chosen["neighbours"] = self.neighbours
@@ -51,12 +54,19 @@ def grid(name: str, *, span_days: float, levels: Sequence[float]) -> list[Choice
     """Settings to try for a baseline; the first is the default where there is nothing to choose on.
 
     Args:
-        name: one of ``BASELINES``.
+        name: one of ``REPEAT_BASELINES``.
         span_days: time from the first event to the split.
         levels: satisfaction from which an event counts, to try each.
     """
     if name == "recently_popular":
         return [Choice(y, half_life_days=max(span_days * part, 1 / 24)) for y in levels for part in HALF_LIVES]
+    if name == "most_bought":
+        parts = (EVER, *HALF_LIVES, 0.5)
+        return [
+            Choice(y, half_life_days=max(span_days * part, 1 / 24), fill_half_life_days=max(span_days * 0.03, 1 / 24))
+            for y in levels
+            for part in parts
+        ]
     if name == "item_item":
         return [Choice(y, neighbours=count) for y in levels for count in NEIGHBOURS]
     return [Choice(y) for y in levels]
@@ -73,7 +83,7 @@ def recommender(name: str, choice: Choice, cache: dict[float, Any] | None = None
     """A baseline in the form of a recommender.
 
     Args:
-        name: one of ``BASELINES``.
+        name: one of ``REPEAT_BASELINES``.
         choice: its settings.
         cache: keeps the item-item neighbours of one split from one setting to the next.
     """
@@ -97,7 +107,14 @@ def recommender(name: str, choice: Choice, cache: dict[float, Any] | None = None
             item_item_scores(con, k, choice, cache)
         return con.sql(resources.read_sql("evaluation", "base_item_item"), params={"k": k})
 
-    return item_item if name == "item_item" else popular
+    def most_bought(con: duckdb.DuckDBPyConnection, as_of: datetime, users: Any, k: int) -> duckdb.DuckDBPyRelation:
+        fill = settings | {"half_life_days": choice.fill_half_life_days}
+        materialise(con, "base_recently_popular", "eval_item_scores", as_of=as_of, **fill)
+        materialise(con, "eval_top_unseen", "eval_popular", k=k)
+        materialise(con, "base_most_bought", "eval_most_bought", as_of=as_of, k=k, **settings)
+        return con.sql("from eval_most_bought")
+
+    return {"item_item": item_item, "most_bought": most_bought}.get(name, popular)
 
 
 def item_item_scores(

@@ -1,37 +1,38 @@
 """Off-line evaluation: a global temporal split, full-catalogue ranking, intervals over users.
 
 Everything up to ``as_of`` may be learned from; a target is an item the user liked later and had not
-touched before. The tables and metrics are the SQL models in ``sql/evaluation``; after a run the
-temporary tables ``eval_lists``, ``eval_targets``, ``eval_users`` and ``eval_user_metrics`` stay on the
-connection for a look.
+touched before (with ``repeats`` any item). The tables and metrics are the SQL models in ``sql/evaluation``;
+after a run the temporary tables ``eval_lists``, ``eval_targets``, ``eval_users`` and ``eval_user_metrics``
+stay on the connection for a look.
 """
 
 from __future__ import annotations
 
 import json
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
 from m6rec_udf import baselines, registry, resources
-from m6rec_udf.baselines import BASELINES, Choice, Recommender, materialise
-from m6rec_udf.errors import ParameterError, SchemaError
-from m6rec_udf.intervals import bootstrap
+from m6rec_udf.baselines import BASELINES, REPEAT_BASELINES, Choice, Recommender, materialise
+from m6rec_udf.errors import ParameterError
+from m6rec_udf.figures import Row, figures
+from m6rec_udf.lists import collect
 from m6rec_udf.query import one
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-SLICES = ("all", "warm", "cold")
-USER_METRICS = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate", "novelty")
-_SCRATCH = ("eval_events", "eval_history", "eval_touched", "eval_popular", "eval_item_scores", "eval_item_item_scores")
+_SCRATCH = (
+    "eval_events",
+    "eval_history",
+    "eval_touched",
+    "eval_popular",
+    "eval_item_scores",
+    "eval_item_item_scores",
+    "eval_most_bought",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Settings:
     positive: float
     max_users: int
     seed: int
+    repeats: bool = False
 
 
 def evaluate(
@@ -61,7 +63,8 @@ def evaluate(
     as_of: datetime | None = None,
     test_share: float = 0.1,
     k: int = 10,
-    methods: Sequence[str] = BASELINES,
+    repeats: bool = False,
+    methods: Sequence[str] | None = None,
     recommender: Recommender | None = None,
     peers: Mapping[str, Recommender] | None = None,
     positive: float = 0.75,
@@ -82,7 +85,8 @@ def evaluate(
         test_share: share of the events after the split; also the length of the slice on which the half-life of
             ``recently_popular`` is chosen, which ends at the split.
         k: length of the lists.
-        methods: baselines to run, from ``BASELINES``.
+        repeats: next purchases, not discoveries: items already known count as targets and stay in the lists.
+        methods: baselines to run; default all of ``BASELINES``, of ``REPEAT_BASELINES`` with ``repeats``.
         recommender: lists of m6rec, ``(con, as_of, users, k) -> user_id, item_id, rank``; None: on a connection
             dressed by ``connect`` or ``install`` a build as of the split (removed again), else baselines only.
         peers: more methods of the same form by name.
@@ -94,10 +98,13 @@ def evaluate(
         ParameterError: a parameter is out of range, or there is nothing to test on.
         SchemaError: a recommender's table lacks a column or ranks an item twice.
     """
-    _check(k=k, test_share=test_share, methods=methods, positive=positive, max_users=max_users)
-    settings = _Settings(k=k, positive=positive, max_users=max_users, seed=seed)
+    known = REPEAT_BASELINES if repeats else BASELINES
+    methods = known if methods is None else methods
+    _check(k=k, test_share=test_share, methods=methods, positive=positive, max_users=max_users, known=known)
+    settings = _Settings(k=k, positive=positive, max_users=max_users, seed=seed, repeats=repeats)
     started_at = datetime.now(UTC).replace(tzinfo=None)
     parameters: dict[str, Any] = {"k": k, "test_share": test_share, "positive": positive, "seed": seed}
+    parameters["repeats"] = repeats
     materialise(con, "eval_events")
     last = _last_moment(con)
     moment = _naive(as_of) if as_of is not None else _cut(con, last, test_share)
@@ -106,12 +113,12 @@ def evaluate(
     split = _split(con, moment, last, settings)
     parameters |= {"as_of": moment.isoformat(), "n_users": split.n_users, "n_targets": split.n_targets}
 
-    recommender = recommender or _own_lists(con, seed)
+    recommender = recommender or _own_lists(con, seed, repeats=repeats)
     todo: dict[str, Recommender] = {"m6rec": recommender} if recommender else {}
     todo |= peers or {}
     todo |= {name: baselines.recommender(name, choice) for name, choice in choices.items()}
-    seconds = _collect(con, split, todo)
-    rows = _figures(con, split, seed) + [
+    seconds = collect(con, split.as_of, split.k, todo)
+    rows = figures(con, split.k, seed) + [
         (m, "all", "seconds", s, None, None, split.n_users) for m, s in seconds.items()
     ]
     run_id = _write(con, started_at, parameters, rows)
@@ -120,13 +127,13 @@ def evaluate(
     return con.sql("from m6.metrics where run_id = $run_id order by metric, slice, method", params={"run_id": run_id})
 
 
-def _own_lists(con: duckdb.DuckDBPyConnection, seed: int) -> Recommender | None:
+def _own_lists(con: duckdb.DuckDBPyConnection, seed: int, *, repeats: bool) -> Recommender | None:
     """Build the lists of m6rec itself, where the connection has its functions."""
     if not registry.is_registered(con):
         return None
     from m6rec_udf.backtest import Backtest
 
-    return Backtest(seed=seed)
+    return Backtest(seed=seed, exclude_seen=not repeats)
 
 
 def validate(
@@ -139,6 +146,7 @@ def validate(
     positive: float = 0.75,
     max_users: int = 20_000,
     seed: int = 0,
+    repeats: bool = False,
 ) -> dict[str, float]:
     """NDCG@k on the slice of time before the split: where settings are chosen, never the test.
 
@@ -148,7 +156,7 @@ def validate(
     _check(k=k, test_share=test_share, methods=(), positive=positive, max_users=max_users)
     materialise(con, "eval_events")
     moment = _naive(as_of) if as_of is not None else _cut(con, _last_moment(con), test_share)
-    return _validate(con, recommenders, moment, test_share, _Settings(k, positive, max_users, seed))
+    return _validate(con, recommenders, moment, test_share, _Settings(k, positive, max_users, seed, repeats))
 
 
 def default_as_of(con: duckdb.DuckDBPyConnection, *, test_share: float = 0.1) -> datetime:
@@ -157,8 +165,62 @@ def default_as_of(con: duckdb.DuckDBPyConnection, *, test_share: float = 0.1) ->
     return _cut(con, _last_moment(con), test_share)
 
 
+def validation_as_of(con: duckdb.DuckDBPyConnection, *, test_share: float = 0.1) -> datetime:
+    """Where the slice that ``validate`` scores on begins; it ends at ``default_as_of``."""
+    return _cut(con, default_as_of(con, test_share=test_share), test_share / (1 - test_share))
+
+
+def score(
+    con: duckdb.DuckDBPyConnection,
+    recommenders: Mapping[str, Recommender],
+    targets: str,
+    *,
+    as_of: datetime | None = None,
+    hidden: str | None = None,
+    k: int = 10,
+    seed: int = 0,
+) -> list[Row]:
+    """Compare recommenders on targets of the caller's own: leave-last-out, new items only.
+
+    Args:
+        con: a connection with the contract tables.
+        recommenders: methods by name, in the form ``evaluate`` takes.
+        targets: name of a table of (user_id, item_id): what the lists should find.
+        as_of: what happened later is not in ``eval_history``; None: everything is.
+        hidden: name of a table of (user_id, item_id) whose events are left out of the history.
+        k: length of the lists.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Rows of (method, slice, metric, value, low, high, n), as in ``m6.metrics``; nothing is written there.
+    """
+    _check(k=k, test_share=0.1, methods=(), positive=0.0, max_users=1)
+    materialise(con, "eval_events")
+    if hidden is not None:
+        con.execute(
+            "delete from eval_events where (user_id, item_id) in (select (user_id, item_id) from query_table($1))",
+            [hidden],
+        )
+    moment = _naive(as_of) if as_of is not None else _last_moment(con)
+    for model in ("eval_history", "eval_touched", "eval_catalogue"):
+        materialise(con, model, as_of=moment, repeats=False)
+    con.execute("create or replace temp table eval_targets as select user_id, item_id from query_table($1)", [targets])
+    materialise(con, "eval_users")
+    split = _empty_lists(con, moment, moment, k)
+    collect(con, split.as_of, split.k, recommenders)
+    return figures(con, k, seed)
+
+
 # ---------------------------------------------------------------------------------------------- splits
-def _check(*, k: int, test_share: float, methods: Sequence[str], positive: float, max_users: int) -> None:
+def _check(
+    *,
+    k: int,
+    test_share: float,
+    methods: Sequence[str],
+    positive: float,
+    max_users: int,
+    known: Sequence[str] = BASELINES,
+) -> None:
     """Every mistake in the parameters at once."""
     wrong = []
     if k < 1:
@@ -169,9 +231,9 @@ def _check(*, k: int, test_share: float, methods: Sequence[str], positive: float
         wrong.append(f"positive = {positive}, expected in [0, 1]")
     if max_users < 1:
         wrong.append(f"max_users = {max_users}, expected at least 1")
-    unknown = sorted(set(methods) - set(BASELINES))
+    unknown = sorted(set(methods) - set(known))
     if unknown:
-        wrong.append(f"methods {unknown}, expected some of {list(BASELINES)}")
+        wrong.append(f"methods {unknown}, expected some of {list(known)}")
     if wrong:
         raise ParameterError("evaluate: " + "; ".join(wrong), "see help(m6rec_udf.evaluate)")
 
@@ -214,18 +276,24 @@ def _split(con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime, set
             positive=settings.positive,
             max_users=settings.max_users,
             seed=str(settings.seed),
+            repeats=settings.repeats,
         )
-    con.execute(
-        "create or replace temp table eval_lists (method varchar, user_id varchar, item_id varchar, rank integer)"
-    )
-    n_users, n_targets = one(con, "select count(*), coalesce(sum(n_targets), 0)::bigint from eval_users")
-    if n_users == 0:
+    split = _empty_lists(con, as_of, until, settings.k)
+    if split.n_users == 0:
         raise ParameterError(
             f"nobody liked (y >= {settings.positive}) an item new to them between {as_of} and {until}, "
             "expected at least one such user",
             "choose an earlier as_of or a lower positive, or edit m6.event_types",
         )
-    return Split(as_of=as_of, until=until, k=settings.k, n_users=n_users, n_targets=n_targets)
+    return split
+
+
+def _empty_lists(con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime, k: int) -> Split:
+    con.execute(
+        "create or replace temp table eval_lists (method varchar, user_id varchar, item_id varchar, rank integer)"
+    )
+    n_users, n_targets = one(con, "select count(*), coalesce(sum(n_targets), 0)::bigint from eval_users")
+    return Split(as_of=as_of, until=until, k=k, n_users=n_users, n_targets=n_targets)
 
 
 def _choose(con: duckdb.DuckDBPyConnection, name: str, as_of: datetime, share: float, settings: _Settings) -> Choice:
@@ -256,115 +324,10 @@ def _validate(
     settings: _Settings,
 ) -> dict[str, float]:
     split = _split(con, _cut(con, as_of, share / (1 - share)), as_of, settings)
-    _collect(con, split, recommenders)
+    collect(con, split.as_of, split.k, recommenders)
     materialise(con, "eval_user_metrics", k=split.k)
     rows = con.execute("select method, round(avg(ndcg), 9) from eval_user_metrics group by method").fetchall()
     return {name: 0.0 for name in recommenders} | {str(name): float(value) for name, value in rows}
-
-
-# --------------------------------------------------------------------------------------------- figures
-@contextmanager
-def _registered(con: duckdb.DuckDBPyConnection, name: str, given: Any) -> Iterator[str]:
-    """A frame, Arrow table or relation under a name; Polars frames travel as Arrow."""
-    to_arrow = next((getattr(given, n) for n in ("to_arrow", "to_arrow_table") if hasattr(given, n)), None)
-    con.register(name, to_arrow() if to_arrow else given)
-    try:
-        yield name
-    finally:
-        con.unregister(name)
-
-
-def _collect(con: duckdb.DuckDBPyConnection, split: Split, todo: Mapping[str, Recommender]) -> dict[str, float]:
-    """Ask every recommender for its lists, into ``eval_lists``; returns the seconds each took."""
-    users = con.sql("select user_id from eval_users order by user_id").to_arrow_table()
-    seconds = {}
-    for method, recommender in todo.items():
-        begin = time.perf_counter()
-        given = recommender(con, split.as_of, users, split.k)
-        with _registered(con, "eval_given", given):
-            seconds[method] = time.perf_counter() - begin
-            _accept(con, method, split.k)
-    return seconds
-
-
-def _accept(con: duckdb.DuckDBPyConnection, method: str, k: int) -> None:
-    """Check the lists of one method and keep the first k of each."""
-    columns = {row[0] for row in con.execute("describe from eval_given").fetchall()}
-    missing = {"user_id", "item_id", "rank"} - columns
-    if missing:
-        raise SchemaError(
-            f"the lists of {method} have the columns {sorted(columns)}, expected also {sorted(missing)}",
-            "a recommender returns user_id, item_id and rank from 1",
-        )
-    con.execute(
-        "insert into eval_lists "
-        "select $1, cast(g.user_id as varchar), cast(g.item_id as varchar), cast(g.rank as integer) "
-        "from eval_given g semi join eval_users u on cast(g.user_id as varchar) = u.user_id "
-        "where g.rank between 1 and $2",
-        [method, k],
-    )
-    twice = con.execute(
-        "select user_id from eval_lists where method = $1 group by user_id "
-        "having count(*) > count(distinct item_id) or count(*) > count(distinct rank) order by user_id limit 1",
-        [method],
-    ).fetchall()
-    if twice:
-        raise SchemaError(
-            f"the list of {method} for user {twice[0][0]} has an item or a rank twice, expected each once",
-            "return one row per (user_id, rank) and per (user_id, item_id)",
-        )
-
-
-Row = tuple[str, str, str, float | None, float | None, float | None, int]
-
-
-def _figures(con: duckdb.DuckDBPyConnection, split: Split, seed: int) -> list[Row]:
-    """Means with intervals, paired differences, and the figures of whole slices."""
-    materialise(con, "eval_user_metrics", k=split.k)
-    materialise(con, "eval_list_metrics", k=split.k)
-    rows: list[Row] = []
-    for label in SLICES:
-        names, values = _per_user(con, label)
-        if not len(values):
-            continue
-        low, high = bootstrap(values, seed=seed)
-        n = len(values)
-        rows += [
-            (method, label, f"{metric}@{split.k}", float(values[:, j].mean()), float(low[j]), float(high[j]), n)
-            for j, (method, metric) in enumerate(names)
-        ]
-    wide = con.execute(
-        "select m.method, m.slice, m.coverage, m.gini, u.n from eval_list_metrics m join "
-        "(select slice, count(*) as n from (select slice from eval_users union all select 'all' from eval_users) "
-        "group by slice) u using (slice) order by all"
-    ).fetchall()
-    for method, label, coverage, gini, n in wide:
-        rows.append((method, label, f"coverage@{split.k}", coverage, None, None, n))
-        rows.append((method, label, f"gini@{split.k}", gini, None, None, n))
-    return rows
-
-
-def _per_user(con: duckdb.DuckDBPyConnection, label: str) -> tuple[list[tuple[str, str]], NDArray[np.float64]]:
-    """Figures of one slice, users by (method, metric), with m6rec's differences from every other method."""
-    import numpy as np
-
-    data = con.execute(
-        "from eval_user_metrics where slice = $1 or $1 = 'all' order by method, user_id", [label]
-    ).fetchnumpy()
-    names: list[tuple[str, str]] = []
-    columns: list[NDArray[np.float64]] = []
-    methods = sorted(set(data["method"].tolist()))
-    by_method = {
-        method: {metric: np.asarray(data[metric][data["method"] == method], np.float64) for metric in USER_METRICS}
-        for method in methods
-    }
-    for method in methods:
-        names += [(method, metric) for metric in USER_METRICS]
-        columns += [by_method[method][metric] for metric in USER_METRICS]
-        if "m6rec" in by_method and method != "m6rec":
-            names += [(f"m6rec - {method}", metric) for metric in USER_METRICS]
-            columns += [by_method["m6rec"][metric] - by_method[method][metric] for metric in USER_METRICS]
-    return names, np.stack(columns, axis=1) if columns else np.empty((0, 0))
 
 
 def _write(con: duckdb.DuckDBPyConnection, started_at: datetime, parameters: dict[str, Any], rows: list[Row]) -> str:

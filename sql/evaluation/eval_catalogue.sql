@@ -7,6 +7,12 @@ items as (
     where created_at <= $as_of
 ),
 
+events as (
+    select item_id
+    from eval_events
+    where happened_at <= $as_of
+),
+
 history as (
     select user_id, item_id
     from eval_history
@@ -26,7 +32,7 @@ everyone as (
 known as (
     select item_id from items
     union
-    select item_id from eval_touched
+    select item_id from events
 ),
 
 catalogue as (

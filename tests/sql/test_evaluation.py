@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from m6rec_udf import baselines, connection
+from m6rec_udf import baselines, connection, intervals
+from m6rec_udf import figures as figures_module
 from m6rec_udf.errors import ParameterError, SchemaError
 
 evaluation = import_module("m6rec_udf.evaluate")
@@ -161,7 +162,7 @@ def test_item_item_by_matrices_equals_its_sql(con, neighbours, least_y):
     evaluate(con, k=K, methods=("popular",))
     as_of = evaluation.default_as_of(con)
     baselines.materialise(con, "eval_history", as_of=as_of)
-    baselines.materialise(con, "eval_touched", as_of=as_of)
+    baselines.materialise(con, "eval_touched", as_of=as_of, repeats=False)
     choice = baselines.Choice(least_y, neighbours=neighbours)
     query = "from eval_item_item_scores order by user_id, score desc, item_id"
     baselines.materialise(
@@ -237,7 +238,7 @@ def test_metrics_equal_a_numpy_implementation(con):
             if not users:
                 continue
             rows = by_numpy(lists, targets, users, share, K)
-            for metric in evaluation.USER_METRICS:
+            for metric in figures_module.USER_METRICS:
                 value, low, high, n = result[method, label, f"{metric}@{K}"]
                 assert value == pytest.approx(np.mean([rows[u][metric] for u in users])), (method, label, metric)
                 assert low <= value <= high
@@ -250,12 +251,12 @@ def test_metrics_equal_a_numpy_implementation(con):
 def test_the_bootstrap_interval_of_a_mean():
     values = np.random.default_rng(0).normal(2.0, 1.0, (400, 2))
     values[:, 1] = values[:, 0] * 2
-    low, high = evaluation.bootstrap(values, seed=3)
+    low, high = intervals.bootstrap(values, seed=3)
     assert high[0] - low[0] == pytest.approx(2 * 1.96 / 20, rel=0.15)
     assert low[1] == pytest.approx(2 * low[0])  # the same users in every column: paired
-    again = evaluation.bootstrap(values, seed=3)
+    again = intervals.bootstrap(values, seed=3)
     assert np.array_equal(low, again[0])
-    constant = evaluation.bootstrap(np.ones((30, 1)))
+    constant = intervals.bootstrap(np.ones((30, 1)))
     assert constant[0][0] == constant[1][0] == 1.0
 
 
@@ -361,3 +362,64 @@ def test_a_bad_recommender_is_named(con):
                 "select user_id, 'i1' as item_id, unnest([1, 2]) as rank from eval_users"
             ),
         )
+
+
+# ---------------------------------------------------------------------- repeats, targets of one's own
+def test_with_repeats_known_items_are_targets_and_may_be_listed():
+    day = timedelta(days=1)
+    rows = [("u", "milk", "purchase", 1.0, START + j * day) for j in range(3)]
+    rows += [("u", "tea", "purchase", 1.0, START + 3 * day)]
+    rows += [(f"v{j}", "salt", "purchase", 1.0, START + 4 * day) for j in range(9)]
+    rows += [("u", "milk", "purchase", 1.0, START + 6 * day)]
+    con = database(rows)
+    as_of = START + 5 * day
+    result = figures(evaluate(con, as_of=as_of, k=2, repeats=True))
+    assert con.execute("from eval_targets").fetchall() == [("u", "milk")]
+    assert lists_of(con, "most_bought")["u"] == ["milk", "tea"]
+    assert lists_of(con, "popular")["u"][0] == "salt"
+    assert result["most_bought", "all", "ndcg@2"][0] == 1.0
+    with pytest.raises(ParameterError, match="nobody liked"):
+        evaluate(con, as_of=as_of, k=2)
+    with pytest.raises(ParameterError, match="most_bought"):
+        evaluate(con, as_of=as_of, k=2, methods=("most_bought",))
+
+
+def test_most_bought_forgets_with_its_half_life_and_fills_up():
+    con = database([])
+    con.execute("create temp table eval_users as select 'u' as user_id")
+    con.execute(
+        "create temp table eval_history as select * from (values ('u', 'old', $1::timestamp, 1.0), "
+        "('u', 'old', $1, 1.0), ('u', 'new', $2::timestamp, 1.0), ('u', 'bad', $2, 0.0)) t(user_id, item_id, "
+        "happened_at, y)",
+        [START, START + timedelta(days=10)],
+    )
+    con.execute("create temp table eval_popular as select 'u' as user_id, unnest(['new', 'hit']) as item_id, "
+                "unnest([1, 2]) as rank")  # fmt: skip
+    settings = {"as_of": START + timedelta(days=10), "least_y": 0.75, "k": 3}
+    for half_life, wanted in ((1e6, ["old", "new", "hit"]), (5.0, ["new", "old", "hit"])):
+        baselines.materialise(con, "base_most_bought", half_life_days=half_life, **settings)
+        assert con.execute("select item_id from base_most_bought order by rank").fetchall() == [(i,) for i in wanted]
+
+
+def test_a_score_on_targets_of_ones_own(con):
+    con.execute("create temp table wanted as select user_id, min(item_id) as item_id from m6.events group by user_id")
+    seen = []
+
+    def oracle(con, as_of, users, k):
+        known = "select count(*) from eval_history semi join wanted using (user_id, item_id)"
+        seen.append(con.execute(known).fetchall())
+        return con.sql("select user_id, item_id, 1 as rank from wanted")
+
+    def nothing(con, as_of, users, k):
+        return con.sql("select user_id, item_id, 1 as rank from wanted where false")
+
+    def wrong(con, as_of, users, k):
+        return con.sql("select user_id, item_id || 'x' as item_id, 1 as rank from wanted")
+
+    rows = evaluation.score(con, {"m6rec": oracle, "wrong": wrong, "nothing": nothing}, "wanted", hidden="wanted", k=K)
+    found = {(r[0], r[1], r[2]): r[3:] for r in rows}
+    n_users = con.execute("select count(distinct user_id) from m6.events").fetchall()[0][0]
+    assert seen == [[(0,)]]
+    assert found["m6rec", "all", f"ndcg@{K}"] == (1.0, 1.0, 1.0, n_users)
+    assert found["m6rec - wrong", "all", f"ndcg@{K}"] == (1.0, 1.0, 1.0, n_users)
+    assert con.execute("select count(*) from m6.runs").fetchall() == [(0,)]

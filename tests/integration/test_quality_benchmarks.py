@@ -1,0 +1,181 @@
+"""The quality benchmarks on the generated shop: protocols, peers, new items, one build for several figures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import shop_world
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "quality"
+NAMES = ("calibration", "cold_items", "common", "curve", "leave_last_out", "peers", "run")
+evaluation = importlib.import_module("m6rec_udf.evaluate")
+FEW = argparse.Namespace(data="shop", k=5, seed=0, budget=0.01, no_peers=False)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[SimpleNamespace]:
+    """The modules of benchmarks/quality, with a grid of one setting per peer."""
+    pytest.importorskip("scipy")
+    sys.path.insert(0, str(FOLDER))
+    modules = SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
+    yield modules
+    sys.path.remove(str(FOLDER))
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def rows(con, sql, parameters=None):
+    return shop_world.rows(con, sql, parameters)
+
+
+def value(found, method, metric):
+    return next(row[3] for row in found if row[:3] == (method, "all", metric))
+
+
+def test_peers_list_untouched_items_once_for_everybody(shop, bench, capsys):
+    peers = bench.peers.tune(shop, ["ease", "markov"], budget=0.0, k=5)
+    assert capsys.readouterr().out.count(": 1 of ") == 2  # the first setting runs whatever the budget
+    for k in (5, 80):  # more than there are untouched items
+        evaluation.evaluate(shop, k=k, methods=(), recommender=peers["ease"], peers={"markov": peers["markov"]})
+    as_of = evaluation.default_as_of(shop)
+    for method in ("m6rec", "markov"):
+        counts = rows(
+            shop,
+            "select user_id, count(*), count(distinct item_id), max(rank) from eval_lists where method = ? group by 1",
+            [method],
+        )
+        assert all(5 < listed == distinct == last < 80 for _, listed, distinct, last in counts)
+        assert {row[0] for row in counts} == {row[0] for row in rows(shop, "select user_id from eval_users")}
+        assert not rows(
+            shop,
+            "from eval_lists l semi join (from m6.events where happened_at <= ?) e using (user_id, item_id) "
+            "where method = ?",
+            [as_of, method],
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["implicit_als", "implicit_bpr", "implicit_knn", "lenskit_knn", "lenskit_mf", "ease", "markov"]
+)
+def test_peers_beat_lists_drawn_by_chance(shop, bench, name):
+    if name not in bench.peers.installed():
+        pytest.skip(f"{name} is not installed")
+    peer = bench.peers.tune(shop, [name], budget=0.0, k=20)[name]
+    drawn = bench.peers.Peer(bench.peers.Logs())
+    drawn.fit = lambda log, liked: lambda block: np.random.default_rng(0).random((len(block), liked.shape[1]))
+    scores = evaluation.validate(shop, {"peer": peer, "chance": drawn}, k=20)
+    assert scores["peer"] > scores["chance"]
+
+
+def test_ease_by_hand(bench):
+    """Two items liked by the same people predict each other, a third one liked by others does not."""
+    liked = bench.peers._ones(np.array([0, 0, 1, 1, 2, 3]), np.array([0, 1, 0, 1, 2, 0]), (4, 3))
+    score = bench.peers.Ease(bench.peers.Logs(), regularization=1.0).fit(None, liked)(np.array([3]))[0]
+    gram = liked.toarray().T @ liked.toarray() + np.eye(3)
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    assert score == pytest.approx(weights[0], abs=1e-6)
+    assert score[1] > score[2]
+
+
+def test_the_last_event_is_named_by_time_then_by_seed(shop, bench):
+    bench.leave_last_out.name_last(shop, seed=0)
+    last, before = rows(shop, "from last_events order by all"), rows(shop, "from events_before_last order by all")
+    assert len(last) == len({user for user, _ in last}) == len(before) == 60
+    assert not set(last) & set(before)
+    for table, later in (("last_events", 0), ("events_before_last", 1)):
+        beyond = rows(
+            shop,
+            f"select max(n) from (select count(*) as n from (select user_id, item_id, min(happened_at) as at from "
+            f"m6.events group by all) e join (select user_id, min(e.happened_at) as at from m6.events e semi join "
+            f"{table} t on t.user_id = e.user_id and t.item_id = e.item_id group by user_id, e.item_id) l "
+            "on e.user_id = l.user_id and e.at > l.at group by e.user_id)",
+        )
+        assert (beyond[0][0] or 0) <= later
+    bench.leave_last_out.name_last(shop, seed=0)
+    assert rows(shop, "from last_events order by all") == last
+
+
+def test_leave_last_out_end_to_end(shop, bench, monkeypatch, capsys):
+    monkeypatch.setattr(bench.peers, "installed", lambda: ["markov"])
+    events = rows(shop, "select count(*) from m6.events")[0][0]
+    found = bench.leave_last_out.figures(shop, FEW)
+    assert rows(shop, "select count(*) from m6.events")[0][0] < events
+    assert not rows(shop, "from m6.events semi join last_events using (user_id, item_id)")
+    ndcg = {row[0]: row for row in found.rows() if row[1:3] == ("all", "ndcg@5")}
+    assert {"m6rec", "markov", "popular", "item_item", "m6rec - markov"} <= set(ndcg)
+    assert {row[6] for row in ndcg.values()} == {60}
+    assert ndcg["m6rec"][3] > 0
+    assert "| m6rec" in capsys.readouterr().out
+
+
+def test_new_items_have_no_event_before_the_split(shop, bench, capsys):
+    as_of = evaluation.default_as_of(shop)
+    fresh = [f"n{n}" for n in range(8)]
+    for n, item in enumerate(fresh):
+        shop.execute(
+            "insert into m6.items (item_id, domain, title, category) values (?, 'books', ?, ?)",
+            [item, f"{('History', 'Cooking')[n % 2]} new number {n}", ("history", "cooking")[n % 2]],
+        )
+        for user in range(2 + n % 2, 60, 8):
+            shop.execute(
+                "insert into m6.events (event_id, user_id, item_id, event_type, value, happened_at) "
+                "values (?, ?, ?, 'purchase', 1.0, ?)",
+                [f"new{n}-{user}", shop_world.USERS[user], item, as_of + timedelta(minutes=1 + n)],
+            )
+    as_of = evaluation.default_as_of(shop)
+    found = bench.cold_items.figures(shop, FEW, {})
+    capsys.readouterr()
+    targets = rows(shop, "select distinct item_id from eval_targets order by 1")
+    before = rows(shop, "select distinct item_id from m6.events where happened_at <= ?", [as_of])
+    assert targets
+    assert not set(targets) & set(before)
+    assert not rows(shop, "select 1 from eval_lists semi join (from m6.events where happened_at <= ?) using (item_id)",
+                    [as_of])  # fmt: skip
+    methods = {row[0] for row in found.rows() if row[2] == "recall@20"}
+    assert {"m6rec", "content k-NN (text vectors)", "content k-NN (TF-IDF)", "chance"} <= methods
+
+
+def test_one_build_answers_all_questions(shop, bench, monkeypatch, capsys):
+    built = []
+    build = bench.common.m6.build
+    monkeypatch.setattr(bench.common.m6, "build", lambda con, **options: built.append(options) or build(con, **options))
+    versions = {}
+    errors = bench.calibration.figures(shop, FEW, versions)
+    table = bench.curve.figures(shop, FEW, versions)
+    assert len(built) == 1
+    assert set(errors["candidates"]) == {"all", "shown"}
+    assert table["method"].to_list() == [
+        "diversity 0", "diversity 0.1", "diversity 0.2", "diversity 0.3", "diversity 0.5", "recently_popular",
+    ]  # fmt: skip
+    ndcg, coverage = table["ndcg@5"].to_list(), table["coverage@5"].to_list()
+    assert all(0 <= v <= 1 for v in ndcg + coverage)
+    assert table.row(0)[1:] != table.row(4)[1:]
+    printed = capsys.readouterr().out
+    assert "reliability, shown" in printed
+    assert "accuracy and coverage" in printed
+
+
+def test_run_prints_discoveries_and_repeats(shop, bench, monkeypatch, capsys):
+    monkeypatch.setattr(bench.peers, "installed", lambda: ["ease"])
+    versions = {}
+    monkeypatch.setattr(bench.run, "LEAST_BUDGET", 0.001)
+    given = argparse.Namespace(**(vars(FEW) | {"budget": None}))
+    first = bench.run.temporal(shop, given, versions)
+    second = bench.run.temporal(shop, given, versions, repeats=True)
+    assert given.budget > 0.01  # as long as the build took
+    assert len(versions) == 1
+    assert "most_bought" in set(second["method"])
+    assert "most_bought" not in set(first["method"])
+    printed = capsys.readouterr().out
+    assert "next purchases, repeats allowed" in printed
+    assert f"budget {given.budget:.0f} s" in printed
