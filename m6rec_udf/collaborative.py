@@ -39,20 +39,34 @@ def closed_form_item_item(
     many weak links of a popular item that decide. ``tail_weight`` brings the cosines, which are larger, to the scale
     of the closed form.
     """
-    popularity = np.asarray(x.sum(0)).ravel()
-    head = head_items(x, most_items)
-    if not len(head):
-        return sp.csr_matrix(x.shape[1:] * 2, dtype=np.float32)
-    closed = top_per_row(ease(x[:, head], regularisation).T, neighbours).T
+    closed, tail = item_item_parts(x, regularisation=regularisation, neighbours=neighbours, most_items=most_items)
+    return joined(closed, tail, tail_weight)
+
+
+def item_item_parts(
+    x: sp.csr_matrix, *, regularisation: float, neighbours: int, most_items: int
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """The closed form of the most popular items and the cosines of the others, each ``[n_items, n_items]``."""
     n = x.shape[1]
-    coo = closed.tocoo()
-    weights = sp.csr_matrix((coo.data, (head[coo.row], head[coo.col])), shape=(n, n), dtype=np.float32)
-    if len(head) < int((popularity > 0).sum()):
-        is_head = np.zeros(n, bool)
-        is_head[head] = True
-        weights = weights + _cosine_tail(x, popularity, is_head, tail_weight)
+    head = head_items(x, most_items)
+    nothing = sp.csr_matrix((n, n), dtype=np.float32)
+    if not len(head):
+        return nothing, nothing
+    coo = top_per_row(ease(x[:, head], regularisation).T, neighbours).T.tocoo()
+    closed = sp.csr_matrix((coo.data, (head[coo.row], head[coo.col])), shape=(n, n), dtype=np.float32)
+    popularity = np.asarray(x.sum(0)).ravel()
+    if len(head) == int((popularity > 0).sum()):
+        return closed, nothing
+    is_head = np.zeros(n, bool)
+    is_head[head] = True
+    return closed, _cosine_tail(x, popularity, is_head)
+
+
+def joined(closed: sp.csr_matrix, tail: sp.csr_matrix, tail_weight: float) -> sp.csr_matrix:
+    """Both parts of ``item_item_parts`` as one matrix of weights, indices sorted."""
+    weights = (closed + tail * np.float32(tail_weight)).tocsr()
     weights.sort_indices()
-    return weights.tocsr()
+    return weights
 
 
 def with_new_items(
@@ -112,9 +126,7 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
     return np.asarray(weights, np.float32)
 
 
-def _cosine_tail(
-    x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_], tail_weight: float
-) -> sp.csr_matrix:
+def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
     """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users."""
     scaled = x @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))
     scaled = scaled.tocsr()
@@ -130,7 +142,7 @@ def _cosine_tail(
     if not blocks:
         return sp.csr_matrix((x.shape[1],) * 2, dtype=np.float32)
     row, col, data = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    one_way = sp.csr_matrix((tail_weight * data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
+    one_way = sp.csr_matrix((data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
     to_tail = one_way.T.tocsr()
     return one_way.maximum(top_per_row_sparse(to_tail, TAIL_NEIGHBOURS)).tocsr()
 

@@ -9,9 +9,9 @@ import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import top_open
-from m6rec_udf.collaborative import ease, head_items, top_per_row
+from m6rec_udf.collaborative import ease, head_items, item_item_parts, joined, top_per_row
 from m6rec_udf.history import Profile
-from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings, item_item_weights
+from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings
 
 TREND_COLUMNS = ("trend_very_short", "trend_short", "trend_medium", "trend_long")
 TREND_POWERS = (0.25, 0.5, 1.0)
@@ -43,7 +43,10 @@ def choose_item_item(
         return settings, f"{len(users)} users to choose on, fewer than {LEAST_USERS}: the default"
     closed, figures = _choose_closed_form(snapshot, x, log, settings, users, until)
     problem = _problem(snapshot, log, users, np.arange(snapshot.n), until)
-    weights = {share: item_item_weights(x, replace(closed, tail_weight=share)) for share in TAIL_WEIGHTS}
+    parts = item_item_parts(
+        x, regularisation=closed.regularisation, neighbours=closed.neighbours, most_items=CLOSED_FORM_ITEMS
+    )
+    weights = {share: joined(*parts, share) for share in TAIL_WEIGHTS}
     usual = weights[TAIL_WEIGHTS[0]]
     trends = {trend: _value(snapshot, usual, trend, problem) for trend in _TRENDS}
     trend = max(trends, key=lambda t: trends[t])

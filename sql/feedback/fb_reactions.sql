@@ -1,19 +1,6 @@
 -- one row per (impression_id, event_type): what the user did, graded by the satisfaction function in force, once
 with
 
-behaviour as materialized (
-    select
-        user_id,
-        item_id,
-        event_type,
-        happened_at,
-        value,
-        max(satisfaction) as satisfaction,
-        min(interest) as interest
-    from m6.behaviour
-    group by user_id, item_id, event_type, happened_at, value
-),
-
 -- first the keys of a row, then one join on all of them: joined by time alone a busy second would multiply
 matched as materialized (
     select
@@ -26,6 +13,20 @@ matched as materialized (
         m.arrived_at
     from fb_matches as m
     inner join fb_impressions as i on m.impression_id = i.impression_id
+),
+
+behaviour as materialized (
+    select
+        user_id,
+        item_id,
+        event_type,
+        happened_at,
+        value,
+        max(satisfaction) as satisfaction,
+        min(interest) as interest
+    from m6.behaviour
+    semi join matched using (user_id, item_id)
+    group by user_id, item_id, event_type, happened_at, value
 ),
 
 graded as (

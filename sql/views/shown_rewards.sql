@@ -49,6 +49,7 @@ behaviour as materialized (
         max(satisfaction) as satisfaction,
         min(interest) as interest
     from m6.behaviour
+    semi join matched using (user_id, item_id)
     group by user_id, item_id, event_type, happened_at, value
 ),
 
