@@ -22,7 +22,7 @@ from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
-from m6rec_udf.satisfaction import Rows, is_known, train
+from m6rec_udf.satisfaction import Examples, Rows, join, no_rows, part_names, train
 
 Progress = Callable[[str, int, int], None]
 KEPT_VERSIONS = 3
@@ -135,18 +135,18 @@ class _Build:
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
         past = self._past_rows()
-        moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"})) if past else None
+        if len(past.later.y):
+            moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
         snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
         self.clock("item model")
-        rows, later = (training.join(past[1:]), past[0]) if len(past) > 1 else (training.no_rows(), training.no_rows())
-        snapshot.model = train(rows, later, seed=self.seed)
-        self._decide_model(snapshot, rows)
+        snapshot.model = train(past, seed=self.seed)
+        self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = self._extra_for_everybody(strategies, snapshot, bound)
         version = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
-            version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), len(rows.y)
+            version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), past.count
         )
 
     def _check_rows(self) -> None:
@@ -226,23 +226,24 @@ class _Build:
     def _decide(self, name: str, value: Any, reason: str) -> None:
         self.decisions.append((name, str(value), reason))
 
-    def _decide_model(self, snapshot: arrays.Snapshot, rows: Rows) -> None:
+    def _decide_model(self, snapshot: arrays.Snapshot, past: Examples) -> None:
         model = snapshot.model
         assert model is not None
-        known = is_known(rows.x)
-        groups = {"new": ~known, "known": known} if model.known is not None else {"new": np.ones(len(known), bool)}
+        names = part_names(past.rows.x, model.parts)
         for name, part in model.parts.items():
-            own = rows.y[groups[name]]
+            y = past.visits.of_what_comes_next.y if name == "session" else past.rows.y[names == name]
             kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
-            why = f"{len(own)} rows, {int((own > 0).sum())} with y > 0, {part.trees} trees"
-            self._decide(f"satisfaction_model_{name}_items", kind, why)
+            why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
+            self._decide(f"satisfaction_model_{name}", kind, why)
 
     # what past moments taught
 
-    def _past_rows(self) -> list[Rows]:
-        """Training rows per window, the latest first."""
+    def _past_rows(self) -> Examples:
+        """Training rows of the windows; the latest one is the slice that stops and calibrates."""
         until = moment.seconds(self.as_of)
-        out, shown = [], []
+        out: list[Rows] = []
+        visits: list[Rows] = []
+        shown: list[Rows] = []
         starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(self.log)]
         windows = list(zip(starts, [self.as_of, *starts], strict=False))
         outcomes = [self._outcomes(*window) for window in windows]
@@ -260,19 +261,30 @@ class _Build:
                 judges = judges.only(judges.user % 2 == 1)
                 impressions[at] = impressions[at].only(impressions[at].user % 2 == 0)
             out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, extra=extra))
+            end = moment.seconds(windows[at][1])
+            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, among=np.unique(judges.user)))
             if impressions:
                 shown.append(
                     training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra)
                 )
             self.clock("rows of past moments")
         if impressions and len(out) > 1:
-            out[1] = training.join([out[1], *shown])
+            out[1], visits[1] = join([out[1], *shown]), join([visits[1], *shown])
             self._decide(
                 "impression_rows",
                 sum(len(rows.y) for rows in shown),
                 "what serve showed, and what followed, teaches beside behaviour; weight 1 / propensity",
             )
-        return [rows for rows in out if len(rows.y)]
+        kept = [at for at, rows in enumerate(out) if len(rows.y)]
+        if len(kept) < 2:
+            return Examples(no_rows(), no_rows())
+        latest, others = kept[0], kept[1:]
+        return Examples(
+            join([out[at] for at in others]),
+            out[latest],
+            join([visits[at] for at in others]),
+            visits[latest],
+        )
 
     def _choose_item_item(self, snapshot: arrays.Snapshot, until: float) -> None:
         """Settle regularisation, neighbours and trend on the latest window; the snapshot follows."""

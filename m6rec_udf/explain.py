@@ -12,6 +12,7 @@ from m6rec_udf.history import Behaviour, Profile
 
 if TYPE_CHECKING:
     from m6rec_udf.candidates import Candidates
+    from m6rec_udf.satisfaction import SatisfactionModel
 
 
 PAIRS_AT_ONCE = 1_000_000
@@ -93,14 +94,12 @@ def _cells(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.nda
 def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[str, object]]:
     """The parts of one user's satisfaction with one item, as rows of (part, name, value, contribution).
 
-    Parts: ``satisfaction`` (calibrated, and the raw score before calibration), ``base`` (the model's expectation),
-    ``feature`` (value, and its contribution to the raw score: base and contributions add up to it; the trees' by
-    SHAP, Lundberg and Lee 2017, the linear start's as weight times input), ``strategy`` (raw score of
-    those that proposed the item).
+    Parts: ``satisfaction`` (calibrated, and its log-odds), ``base`` (the model's expectation), ``feature`` (value, and
+    its contribution to the log-odds: base and contributions add up to them), ``strategy`` (raw score of those that
+    proposed the item).
     """
     from m6rec_udf.candidates import propose
     from m6rec_udf.ranking import FEATURES, features
-    from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS, LINEAR_SHARES
 
     assert snapshot.model is not None
     profile = Profile(snapshot, behaviour)
@@ -110,21 +109,14 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
         found = _with_item(snapshot, profile, found, item)
     at = int(np.flatnonzero(found.item == item)[0])
     x = features(snapshot, profile, found)[at : at + 1]
-    raw = float(snapshot.model.raw(x)[0])
     rows: list[dict[str, object]] = [
         _row("satisfaction", "calibrated", float(snapshot.model.predict(x)[0]), None),
-        _row("satisfaction", "raw score", raw, None),
+        _row("satisfaction", "log-odds", float(snapshot.model.log_odds(x)[0]), None),
     ]
-    model = snapshot.model.part_of(x)
-    booster = model.booster()
-    if booster is not None:
-        shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
-        linear = model.linear_parts(x)[0]
-        for name, part in zip(LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES, linear[1:], strict=True):
-            shares[FEATURES.index(name)] += part
-        shares[-1] += linear[0]
-        rows.append(_row("base", "expected raw score", None, float(shares[-1])))
-        order = np.argsort(-np.abs(shares[:-1]), kind="stable")
+    base, shares = contributions(snapshot.model, x)
+    if shares is not None:
+        rows.append(_row("base", "expected log-odds", None, base))
+        order = np.argsort(-np.abs(shares), kind="stable")
         rows += [_row("feature", FEATURES[i], float(x[0, i]), float(shares[i])) for i in order]
     else:
         rows += [_row("feature", name, float(x[0, i]), None) for i, name in enumerate(FEATURES)]
@@ -133,6 +125,33 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
             score = found.scores[name][at] if name in found.scores else None
             rows.append(_row("strategy", name, None if score is None else float(score), None))
     return rows
+
+
+def contributions(model: SatisfactionModel, x: np.ndarray) -> tuple[float, np.ndarray | None]:
+    """Base and contribution of each feature to the log-odds of one row ``[1, f]``; None where no model was learned.
+
+    The trees' by SHAP (Lundberg and Lee 2017), the linear start's as weight times input, those of several parts in the
+    proportion in which they answer.
+    """
+    from m6rec_udf.ranking import FEATURES
+    from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS, LINEAR_SHARES
+
+    coefficient, offset = model.mixture(x)
+    total = np.zeros(len(FEATURES) + 1)
+    for name, weight in coefficient.items():
+        part = model.parts[name]
+        booster = part.booster()
+        if not weight[0]:
+            continue
+        if booster is None:
+            return 0.0, None
+        shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
+        linear = part.linear_parts(x)[0]
+        for feature, share in zip(LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES, linear[1:], strict=True):
+            shares[FEATURES.index(feature)] += share
+        shares[-1] += linear[0]
+        total += weight[0] * shares
+    return float(total[-1] + offset[0]), total[:-1]
 
 
 def _row(part: str, name: str, value: float | None, contribution: float | None) -> dict[str, object]:

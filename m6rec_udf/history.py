@@ -48,6 +48,21 @@ class Behaviour:
         )
 
 
+    def latest(self, most: np.ndarray) -> Behaviour:
+        """The last ``most`` behaviours of each user (int ``[users]``); those of a user are in the order of time."""
+        left = np.searchsorted(self.row, self.row, side="right") - np.arange(len(self.row))
+        keep = left <= most[self.row]
+        return Behaviour(
+            self.users,
+            self.row[keep],
+            self.item[keep],
+            self.interest[keep],
+            self.satisfaction[keep],
+            self.happened_at[keep],
+            self.segment,
+        )
+
+
 class Profile:
     """What is derived from the behaviour of a block of users, as of ``snapshot`` or the user's last event."""
 

@@ -228,15 +228,18 @@ class Log:
             np.asarray([code.get(s, -1) for s in self.segment[users]], np.int64),
         )
 
+    def positions(self, users: np.ndarray, moments: Any) -> np.ndarray:
+        """Position of each user's first behaviour at or after a moment, int64 ``[users]``; -1 is an unknown user."""
+        start = np.searchsorted(self.user, users, side="left")
+        stop = np.searchsorted(self.user, users, side="right")
+        moments = np.broadcast_to(moments, len(users))
+        found = (a + np.searchsorted(self.happened_at[a:b], m) for a, b, m in zip(start, stop, moments, strict=True))
+        return np.fromiter(found, np.int64, len(users))
+
     def before(self, users: np.ndarray, moments: np.ndarray, segments: list[str]) -> Behaviour:
         """Behaviour of each user before a moment of its own; a user may come more than once, -1 is an unknown one."""
         start = np.searchsorted(self.user, users, side="left")
-        stop = np.searchsorted(self.user, users, side="right")
-        stop = np.asarray(
-            [a + np.searchsorted(self.happened_at[a:b], m) for a, b, m in zip(start, stop, moments, strict=True)],
-            np.int64,
-        )
-        length = stop - start
+        length = self.positions(users, moments) - start
         at = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
         code = {name: at for at, name in enumerate(segments)}
         own = ["*" if user < 0 else self.segment[user] for user in users]

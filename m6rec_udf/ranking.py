@@ -8,6 +8,8 @@ from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import SCORED, Candidates, buy_again_score
 from m6rec_udf.history import Profile
 
+SESSION_DAYS = 30 / 1440  # half-life of "in the middle of a visit": the usual 30 minutes
+
 FEATURES: tuple[str, ...] = (
     "item_log_events",
     "item_log_users",
@@ -31,6 +33,7 @@ FEATURES: tuple[str, ...] = (
     "user_satisfaction",
     "user_idle_share",
     "user_tenure_share",
+    "user_session",
     "user_log_events_short",
     "user_log_events_long",
     "user_mean_log_popularity",
@@ -119,6 +122,7 @@ def _user_features(profile: Profile, row: np.ndarray) -> dict[str, np.ndarray]:
         "user_satisfaction": profile.user_satisfaction[row],
         "user_idle_share": (profile.idle_days / profile.span)[row],
         "user_tenure_share": (profile.tenure_days / profile.span)[row],
+        "user_session": (0.5 ** (profile.idle_days / SESSION_DAYS))[row],
         "user_log_events_short": np.log1p(profile.events_short)[row],
         "user_log_events_long": np.log1p(profile.events_long)[row],
         "user_mean_log_popularity": profile.mean_log_popularity[row],

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,10 @@ LINEAR_RANKS = (
     "rank_success",
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
+PARTS = ("new", "known", "stranger", "session")
+SESSION_SHARE = 0.2  # of the session part between visits
 LEAST_POSITIVES = 30
+SPLIT_POSITIVES = 300  # of strangers and of others, before each gets a part of its own
 SMALL_ROWS = 60_000
 PARAMETERS: dict[str, Any] = {
     "objective": "cross_entropy",
@@ -71,16 +74,35 @@ class Rows:
         weight: float ``[r]``.
         slot: int ``[r]``, from 1: the slot an impression was shown in; 0: not an impression, but what the user
             did in a window of behaviour.
+        is_next: bool ``[r]``, part of what the user did first after the question.
     """
 
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
     slot: np.ndarray
+    is_next: np.ndarray
 
     def only(self, keep: np.ndarray) -> Rows:
         """The rows of a mask."""
-        return Rows(self.x[keep], self.y[keep], self.weight[keep], self.slot[keep])
+        return Rows(*(getattr(self, column.name)[keep] for column in fields(self)))
+
+    @property
+    def of_what_comes_next(self) -> Rows:
+        """The same rows, with y only for what came first."""
+        return replace(self, y=np.where(self.is_next, self.y, 0.0))
+
+
+def no_rows() -> Rows:
+    """Nothing to learn from."""
+    return Rows(
+        np.zeros((0, len(FEATURES)), np.float32), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool)
+    )
+
+
+def join(parts: list[Rows]) -> Rows:
+    """Rows of several windows as one."""
+    return Rows(*(np.concatenate([getattr(p, column.name) for p in parts]) for column in fields(Rows)))
 
 
 @dataclass
@@ -138,24 +160,30 @@ class Part:
 
 @dataclass
 class SatisfactionModel:
-    """Predicts calibrated satisfaction: one part for items new to the user, one for items the user knows.
+    """Predicts calibrated satisfaction, in parts that ask different questions of the same features.
 
-    Coming back to an item is far more likely than finding a new one and follows other signs; in one model the former
-    would take the trees, and lists of new items are what most people ask for.
+    Coming back to an item is far more likely than finding a new one and follows other signs; who has no history is
+    served by what is going on; in the middle of a visit the last few items say what comes next. In one model the most
+    frequent of these cases would take the trees of the others.
 
     Attributes:
-        new: for items without behaviour of the user.
-        known: for items with behaviour of the user; None: ``new`` serves both.
+        new: items new to the user, over the window that follows.
+        known: items with behaviour of the user; None: scored like new ones.
+        stranger: users without behaviour; None: scored like the others.
+        session: items new to the user, what comes next in a visit; None: ``new`` alone.
     """
 
     new: Part = field(default_factory=Part)
     known: Part | None = None
+    stranger: Part | None = None
+    session: Part | None = None
     features: tuple[str, ...] = FEATURES
 
     @property
     def parts(self) -> dict[str, Part]:
         """The parts by name."""
-        return {"new": self.new} | ({} if self.known is None else {"known": self.known})
+        found = {name: getattr(self, name) for name in PARTS}
+        return {name: part for name, part in found.items() if part is not None}
 
     @property
     def base_rate(self) -> float:
@@ -184,26 +212,55 @@ class SatisfactionModel:
             )
         return cls(**{name: Part(**part) for name, part in stored.items()}, features=features)
 
-    def part_of(self, x: np.ndarray) -> Part:
-        """The part that scores one row ``[1, f]``."""
-        return self.known if self.known is not None and is_known(x)[0] else self.new
+    def mixture(self, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Coefficient of each part's raw score and the offset: log-odds = offset + sum of coefficient * raw score.
 
-    def raw(self, x: np.ndarray) -> np.ndarray:
-        """Logit of z before calibration, float64 ``[r]``."""
-        return self._by_part(x, Part.raw)
+        Between visits the parts ``new`` and ``session`` are mixed as (1 - c) and c = SESSION_SHARE and calibrated
+        together (the calibration stands in ``new``); inside one, the share of that mixture falls to 0 as
+        ``user_session`` rises to 1, and ``session`` answers alone with its own calibration.
+        """
+        own = part_names(x, self.parts)
+        coefficient = {name: np.where(own == name, part.slope, 0.0) for name, part in self.parts.items()}
+        offset = np.zeros(len(x))
+        for name, part in self.parts.items():
+            offset[own == name] = part.intercept
+        if self.session is not None:
+            guest = (own == "new") & has_history(x)
+            inside = x[guest, FEATURES.index("user_session")].astype(np.float64)
+            between = (1.0 - inside) * self.new.slope
+            coefficient["new"][guest] = between * (1.0 - SESSION_SHARE)
+            coefficient["session"][guest] = between * SESSION_SHARE + inside * self.session.slope
+            offset[guest] = (1.0 - inside) * self.new.intercept + inside * self.session.intercept
+        return coefficient, offset
+
+    def log_odds(self, x: np.ndarray) -> np.ndarray:
+        """Logit of the calibrated satisfaction, float64 ``[r]``."""
+        coefficient, out = self.mixture(x)
+        for name, weight in coefficient.items():
+            own = np.flatnonzero(weight)
+            if len(own):
+                rows = x if len(own) == len(x) else x[own]
+                out[own] += weight[own] * self.parts[name].raw(rows)
+        return out
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
-        return self._by_part(x, Part.predict)
+        return sigmoid(self.log_odds(x))
 
-    def _by_part(self, x: np.ndarray, score: Callable[[Part, np.ndarray], np.ndarray]) -> np.ndarray:
-        known = is_known(x)
-        if self.known is None or not known.any():
-            return score(self.new, x)
-        out = np.empty(len(x))
-        out[known] = score(self.known, x[known])
-        out[~known] = score(self.new, x[~known])
-        return out
+
+def part_names(x: np.ndarray, among: Container[str]) -> np.ndarray:
+    """Name of the part each row belongs to, ``new`` where its own is not among those there are."""
+    names = np.full(len(x), "new", dtype="<U8")
+    if "known" in among:
+        names[is_known(x)] = "known"
+    if "stranger" in among:
+        names[~has_history(x)] = "stranger"
+    return names
+
+
+def has_history(x: np.ndarray) -> np.ndarray:
+    """Rows whose user has behaviour, bool ``[r]``."""
+    return np.asarray(x[:, FEATURES.index("user_log_events")] > 0)
 
 
 def is_known(x: np.ndarray) -> np.ndarray:
@@ -278,19 +335,58 @@ def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndar
     return [float(w[0] - (weights * mean).sum()), *map(float, own)], weights[-2:]
 
 
-def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
-    """Fit on ``rows``; stop and calibrate on ``later``, a slice of time after them that holds no impressions."""
-    known, known_later = is_known(rows.x), is_known(later.x)
-    apart = (rows.only(known), later.only(known_later))
-    if not _is_enough(*apart) or not _is_enough(rows.only(~known), later.only(~known_later)):
+@dataclass
+class Examples:
+    """What past moments taught: training windows and, later than they, the slice that stops and calibrates.
+
+    Attributes:
+        rows, later: questions at the start of a window; impressions among ``rows``.
+        visits, later_visits: questions in the middle of a visit.
+    """
+
+    rows: Rows
+    later: Rows
+    visits: Rows = field(default_factory=no_rows)
+    later_visits: Rows = field(default_factory=no_rows)
+
+    @property
+    def count(self) -> int:
+        """Rows that teach."""
+        return len(self.rows.y) + len(self.visits.y)
+
+
+def train(examples: Examples, *, seed: int) -> SatisfactionModel:
+    """Fit every part there is enough to learn from; the others' rows go to ``new``."""
+    rows, later = examples.rows, examples.later
+    among = {"new"}
+    if _is_enough(*(r.only(is_known(r.x)) for r in (rows, later))):
+        among.add("known")
+    strangers = [r.only(~has_history(r.x)) for r in (rows, later)]
+    guests = [r.only(has_history(r.x) & ~is_known(r.x)) for r in (rows, later)]
+    if all(_is_enough(*own, least=SPLIT_POSITIVES) for own in (strangers, guests)):
+        among.add("stranger")
+    mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
+    if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(_train_part(rows, later, seed=seed))
-    return SatisfactionModel(
-        _train_part(rows.only(~known), later.only(~known_later), seed=seed), _train_part(*apart, seed=seed)
-    )
+    parts = {n: _train_part(rows.only(mine == n), later.only(mine_later == n), seed=seed) for n in sorted(among)}
+    model = SatisfactionModel(parts["new"], parts.get("known"), parts.get("stranger"))
+    visits, judges = (r.only(~is_known(r.x) & has_history(r.x)) for r in (examples.visits, examples.later_visits))
+    if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
+        model.session = _train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
+        model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
+        _calibrate_together(model.new, model.session, later.only((mine_later == "new") & has_history(later.x)))
+    return model
 
 
-def _is_enough(rows: Rows, later: Rows) -> bool:
-    return bool((rows.y > 0).sum() >= LEAST_POSITIVES and (later.y > 0).sum() >= LEAST_POSITIVES // 3)
+def _calibrate_together(new: Part, session: Part, later: Rows) -> None:
+    """Calibrate the mixture that answers between visits; as it was where the slice has too little of it."""
+    if (later.y > 0).sum() >= LEAST_POSITIVES // 3:
+        raw = (1 - SESSION_SHARE) * new.raw(later.x) + SESSION_SHARE * session.raw(later.x)
+        new.slope, new.intercept = calibrate(raw, later.y, later.weight)
+
+
+def _is_enough(rows: Rows, later: Rows, *, least: int = LEAST_POSITIVES) -> bool:
+    return bool((rows.y > 0).sum() >= least and (later.y > 0).sum() >= least // 3)
 
 
 def _train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
@@ -338,21 +434,31 @@ def _train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
 
 
 def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept), by Newton steps."""
-    slope, intercept = 1.0, 0.0
+    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept): damped Newton steps."""
+    rate = np.average(y, weights=weight)
+    fitted = np.array([1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))])
     ridge = 1e-3
-    for _ in range(50):
-        p = sigmoid(slope * raw + intercept)
+
+    def loss(at: np.ndarray) -> float:
+        z = at[0] * raw + at[1]
+        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * ridge * ((at[0] - 1) ** 2 + at[1] ** 2))
+
+    best = loss(fitted)
+    for _ in range(100):
+        p = sigmoid(fitted[0] * raw + fitted[1])
         error = weight * (p - y)
         curvature = weight * np.maximum(p * (1 - p), 1e-9)
-        gradient = np.array([(error * raw).sum() + ridge * (slope - 1), error.sum() + ridge * intercept])
+        gradient = np.array([(error * raw).sum() + ridge * (fitted[0] - 1), error.sum() + ridge * fitted[1]])
         cross = (curvature * raw).sum()
         hessian = np.array([[(curvature * raw * raw).sum() + ridge, cross], [cross, curvature.sum() + ridge]])
         step = np.linalg.solve(hessian, gradient)
-        slope, intercept = slope - step[0], intercept - step[1]
+        while np.abs(step).max() > 1e-10 and loss(fitted - step) > best:
+            step = step / 2
+        fitted = fitted - step
+        best = loss(fitted)
         if np.abs(step).max() < 1e-10:
             break
+    slope, intercept = fitted.tolist()
     if not np.isfinite([slope, intercept]).all() or slope <= 0.05:
-        offset = float(logit(np.array([np.average(y, weights=weight)]))[0] - np.average(raw, weights=weight))
-        return 1.0, offset
-    return float(slope), float(intercept)
+        return 1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))
+    return slope, intercept

@@ -1,6 +1,7 @@
 """Training rows: what the candidates of past moments turned out to be worth.
 
-Two sources. Behaviour: the candidates at the start of a window, labelled by what the user did inside it.
+Three sources. Windows: the candidates at the start of a window, labelled by what the user did inside it. Visits: the
+candidates in the middle of a visit, labelled by what the user did next.
 Impressions: what ``serve`` showed inside it, labelled by what the user then did with it; shown and ignored is a
 negative, and a row weighs 1 / propensity, so that what the strategies in force showed more does not look better.
 """
@@ -14,9 +15,9 @@ import numpy as np
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.functions import candidates_of
+from m6rec_udf.history import Behaviour
 from m6rec_udf.moment import Log
-from m6rec_udf.ranking import FEATURES
-from m6rec_udf.satisfaction import Rows, is_known
+from m6rec_udf.satisfaction import Rows, is_known, join, no_rows
 
 WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
@@ -24,6 +25,10 @@ WINDOWS_OF_SMALL_LOGS = 7
 SMALL_LOG = 300_000  # events
 USERS_PER_WINDOW = 2000
 NEGATIVES_PER_USER = {False: 50, True: 20}  # of items new to the user, and of items it knows
+LEAST_STRANGERS = 100  # users asked about without a history, per window
+MOST_OF_A_SHORT_HISTORY = 5  # behaviours
+VISITS_PER_WINDOW = 1000
+QUESTIONS_PER_USER = 8
 REQUESTS_PER_WINDOW = 3000
 LARGEST_IMPRESSION_WEIGHT = 10.0
 LEAST_ANSWERS = 100  # impressions followed by something, in all windows together; fewer are not learned from
@@ -110,7 +115,8 @@ def rows_of_impressions(
         known = key[place] == wanted if len(key) else np.zeros(len(wanted), bool)
         shown, place = shown[known], place[known]
         weight = np.minimum(1.0 / impressions.propensity[shown], LARGEST_IMPRESSION_WEIGHT)
-        parts.append(Rows(x[place], impressions.satisfaction[shown], weight, impressions.rank[shown]))
+        y, slot = impressions.satisfaction[shown], impressions.rank[shown]
+        parts.append(Rows(x[place], y, weight, slot, np.ones(len(y), bool)))
     return join(parts) if parts else no_rows()
 
 
@@ -127,11 +133,6 @@ def _per_request(extra: Any, users: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return np.repeat(np.arange(len(users)), length), item[at], bit[at]
 
 
-def no_rows() -> Rows:
-    """Nothing to learn from."""
-    return Rows(np.zeros((0, len(FEATURES)), np.float32), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
-
-
 def rows_of_window(
     snapshot: Snapshot,
     log: Log,
@@ -144,38 +145,122 @@ def rows_of_window(
 
     Users are those active in the window; y is the best satisfaction of the pair inside it, 0 where nothing
     happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
+    Half of the users are asked about once more with only the latest one to five of their behaviours, and, where few
+    users have no history yet, some with none (Volkovs, Yu, Poutanen 2017, "DropoutNet"): what suits newcomers and
+    strangers is learned even where there were few of them.
     """
     as_of = float(snapshot.settings["as_of"])
     users = np.unique(outcomes.user)
     generator = np.random.default_rng(seed)
     if len(users) > USERS_PER_WINDOW:
         users = np.sort(generator.choice(users, USERS_PER_WINDOW, replace=False))
-    n = snapshot.n
-    label_key, label = outcomes.user * n + outcomes.item, outcomes.satisfaction
-    xs, ys, ws = [], [], []
+    segments = snapshot.settings["segments"]
+    answers = Answers(outcomes.user * snapshot.n + outcomes.item, outcomes.satisfaction)
+    parts, strangers = [], 0
     for start in range(0, len(users), 1000):
         block = users[start : start + 1000]
-        behaviour = log.behaviour(block, as_of, snapshot.settings["segments"])
+        behaviour = log.behaviour(block, as_of, segments)
+        strangers += len(block) - len(np.unique(behaviour.row))
         own = None if extra is None else extra(block)
-        found, x = candidates_of(
-            snapshot,
-            behaviour,
-            allowed=None,
-            exclude_seen=not snapshot.settings["repeats_allowed"],
-            at_least=10,
-            extra=own,
-        )
-        wanted = block[found.row].astype(np.int64) * n + found.item
-        at = np.minimum(np.searchsorted(label_key, wanted), max(len(label_key) - 1, 0))
-        y = np.where(label_key[at] == wanted, label[at], 0.0)
-        keep, weight = _sample(found.row, y, is_known(x), len(block), generator)
-        xs.append(x[keep])
-        ys.append(y[keep])
-        ws.append(weight[keep])
-    if not xs:
-        return no_rows()
-    y = np.concatenate(ys)
-    return Rows(np.concatenate(xs), y, np.concatenate(ws), np.zeros(len(y), np.int64))
+        parts.append(_rows_of_questions(snapshot, behaviour, block, answers, generator, extra=own))
+    again = (min(LEAST_STRANGERS - strangers, len(users)), 0), (len(users) // 2, MOST_OF_A_SHORT_HISTORY)
+    for count, most in again:
+        if count > 0:
+            block = np.sort(generator.choice(users, count, replace=False))
+            behaviour = log.behaviour(block, as_of, segments).latest(generator.integers(min(most, 1), most + 1, count))
+            parts.append(_rows_of_questions(snapshot, behaviour, block, answers, generator))
+    return join(parts) if parts else no_rows()
+
+
+def rows_of_visits(snapshot: Snapshot, log: Log, until: float, *, seed: int, among: np.ndarray | None = None) -> Rows:
+    """Candidates in the middle of visits: the window's snapshot, the history up to a moment inside the window.
+
+    A question is a moment at which a user did something and after which it did more in the window (up to ``until``): at
+    most QUESTIONS_PER_USER of a user and VISITS_PER_WINDOW together. y is the best satisfaction of the pair until the
+    window's end, ``is_next`` marks what the user did at its very next moment. ``among``: only these users (user_idx).
+    """
+    as_of = float(snapshot.settings["as_of"])
+    generator = np.random.default_rng(seed)
+    inside = (log.happened_at > as_of) & (log.happened_at <= until)
+    if among is not None:
+        inside &= np.isin(log.user, among)
+    at = np.flatnonzero(inside)
+    is_first = np.ones(len(at), bool)  # of the events of one user at one moment; the log is sorted by both
+    is_first[1:] = (log.user[at[1:]] != log.user[at[:-1]]) | (log.happened_at[at[1:]] != log.happened_at[at[:-1]])
+    user, moment = log.user[at[is_first]], log.happened_at[at[is_first]]
+    has_more = np.zeros(len(user), bool)
+    has_more[:-1] = user[1:] == user[:-1]
+    asked = _some_of_each(user, np.flatnonzero(has_more), generator)
+    parts = []
+    for start in range(0, len(asked), 1000):
+        block = asked[start : start + 1000]
+        behaviour = log.before(user[block], np.nextafter(moment[block], np.inf), snapshot.settings["segments"])
+        answers = _what_followed(snapshot, log, user[block], moment[block], moment[block + 1], until)
+        parts.append(_rows_of_questions(snapshot, behaviour, np.arange(len(block)), answers, generator))
+    return join(parts) if parts else no_rows()
+
+
+def _some_of_each(user: np.ndarray, questions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """At most QUESTIONS_PER_USER questions of a user, VISITS_PER_WINDOW in all; ascending."""
+    shuffled = generator.permutation(questions)
+    shuffled = shuffled[np.argsort(user[shuffled], kind="stable")]
+    place = np.arange(len(shuffled)) - np.searchsorted(user[shuffled], user[shuffled])
+    chosen = shuffled[place < QUESTIONS_PER_USER]
+    if len(chosen) > VISITS_PER_WINDOW:
+        chosen = generator.choice(chosen, VISITS_PER_WINDOW, replace=False)
+    return np.sort(chosen)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What followed a block of questions: key = asker * n + item, ascending; y; whether it came first."""
+
+    key: np.ndarray
+    y: np.ndarray
+    is_next: np.ndarray | None = None
+
+
+def _what_followed(
+    snapshot: Snapshot, log: Log, user: np.ndarray, moment: np.ndarray, following: np.ndarray, until: float
+) -> Answers:
+    """Best satisfaction per (question, item) after ``moment`` up to ``until``; 0 once turned away (mart_outcomes)."""
+    from_, to = log.positions(user, np.nextafter(moment, np.inf)), log.positions(user, np.nextafter(until, np.inf))
+    length = to - from_
+    question = np.repeat(np.arange(len(user)), length)
+    at = np.repeat(from_ - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
+    key, pair = np.unique(question * snapshot.n + log.item[at], return_inverse=True)
+    y, lowest, is_next = np.zeros(len(key)), np.full(len(key), np.inf), np.zeros(len(key), bool)
+    np.maximum.at(y, pair, log.satisfaction[at])
+    np.minimum.at(lowest, pair, log.interest[at])
+    np.logical_or.at(is_next, pair, log.happened_at[at] <= following[question])
+    return Answers(key, np.where(lowest < 0, 0.0, y), is_next)
+
+
+def _rows_of_questions(
+    snapshot: Snapshot,
+    behaviour: Behaviour,
+    asker: np.ndarray,
+    answers: Answers,
+    generator: np.random.Generator,
+    *,
+    extra: Any = None,
+) -> Rows:
+    """Candidates of a block of questions with their answers; ``asker`` is the number of each in the answers' keys."""
+    found, x = candidates_of(
+        snapshot,
+        behaviour,
+        allowed=None,
+        exclude_seen=not snapshot.settings["repeats_allowed"],
+        at_least=10,
+        extra=extra,
+    )
+    wanted = asker[found.row].astype(np.int64) * snapshot.n + found.item
+    at = np.minimum(np.searchsorted(answers.key, wanted), max(len(answers.key) - 1, 0))
+    is_answered = answers.key[at] == wanted if len(answers.key) else np.zeros(len(wanted), bool)
+    y = np.where(is_answered, answers.y[at], 0.0) if len(answers.key) else np.zeros(len(wanted))
+    is_next = np.zeros(len(wanted), bool) if answers.is_next is None else is_answered & answers.is_next[at]
+    keep, weight = _sample(found.row, y, is_known(x), behaviour.users, generator)
+    return Rows(x[keep], y[keep], weight, np.zeros(len(keep), np.int64), is_next[keep])
 
 
 def _sample(
@@ -189,14 +274,4 @@ def _sample(
         share = np.minimum(1.0, most / np.maximum(count, 1))[row]
         keep |= negative & (chance < share)
         weight[negative] = 1 / share[negative]
-    return np.flatnonzero(keep), weight
-
-
-def join(parts: list[Rows]) -> Rows:
-    """Rows of several windows as one."""
-    return Rows(
-        np.concatenate([p.x for p in parts]),
-        np.concatenate([p.y for p in parts]),
-        np.concatenate([p.weight for p in parts]),
-        np.concatenate([p.slot for p in parts]),
-    )
+    return np.flatnonzero(keep), weight[keep]
