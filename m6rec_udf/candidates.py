@@ -236,8 +236,7 @@ def _merge(
 
 
 def top_open(scores: np.ndarray, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits.
-    """
+    """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits."""
     users, n = scores.shape
     if not n:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -257,10 +256,8 @@ def _front(scores: np.ndarray, wide: int) -> np.ndarray:
     if not 0 < wide < len(scores):
         return np.arange(len(scores))
     blocks = len(scores) // FRONT_BLOCK
-    if blocks > 2 * wide:
-        highest = scores[: blocks * FRONT_BLOCK].reshape(blocks, FRONT_BLOCK).max(axis=1)
-    else:
-        highest = scores
+    whole = scores[: blocks * FRONT_BLOCK].reshape(blocks, FRONT_BLOCK)
+    highest = whole.max(axis=1) if blocks > 2 * wide else scores
     ordered = np.partition(highest, len(highest) - wide)[len(highest) - wide :]
     return np.flatnonzero(scores >= ordered[0] - 1e-5 * abs(float(ordered.max())))
 

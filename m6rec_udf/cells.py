@@ -1,7 +1,7 @@
 """Search by text above the size where an exact product costs more: items in cells, the nearest cells looked through.
 
-An inverted file (Sivic and Zisserman 2003; Jegou, Douze and Schmid 2011) over spherical k-means. Scores inside the cells
-are exact; a user alone and a user in a batch run the same products, so their candidates are the same.
+An inverted file (Sivic and Zisserman 2003; Jegou, Douze and Schmid 2011) over spherical k-means. Scores inside the
+cells are exact; a user alone and a user in a batch run the same products, so their candidates are the same.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Cells:
     @cached_property
     def probed(self) -> int:
         """Cells looked through first."""
-        return max(8, int(round(PROBED * len(self.centres))))
+        return max(8, round(PROBED * len(self.centres)))
 
     def scan(self, vector: Floats, nearest: NDArray[np.int64], vectors: Floats) -> tuple[NDArray[np.int64], Floats]:
         """(item_idx, score) of every item in some cells; ``vectors`` are the items' in the order of the cells."""
@@ -60,7 +60,7 @@ def make_cells(text: Floats, *, seed: int) -> Cells | None:
     if len(filled) < LEAST_ITEMS:
         return None
     sample = text[np.sort(generator.choice(filled, min(SAMPLE, len(filled)), replace=False))]
-    count = int(round(float(np.sqrt(n))))
+    count = round(float(np.sqrt(n)))
     centres = sample[np.sort(generator.choice(len(sample), count, replace=False))].copy()
     for _ in range(ROUNDS):
         nearest = _nearest(sample, centres)
@@ -69,9 +69,9 @@ def make_cells(text: Floats, *, seed: int) -> Cells | None:
         centres[used] = np.add.reduceat(sample[order], first, axis=0)
         centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
     cell = _nearest(text, centres)
-    order = np.argsort(cell, kind="stable").astype(np.int32)
-    start = np.searchsorted(cell[order], np.arange(count + 1)).astype(np.int32)
-    return Cells(centres.astype(np.float32), order, start)
+    by_cell = np.argsort(cell, kind="stable")
+    start = np.searchsorted(cell[by_cell], np.arange(count + 1))
+    return Cells(centres.astype(np.float32), by_cell.astype(np.int32), np.asarray(start).astype(np.int32))
 
 
 def _nearest(vectors: Floats, centres: Floats) -> NDArray[np.int64]:

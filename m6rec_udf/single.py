@@ -224,8 +224,13 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
         slot["because_item_id"] = speaker
     if sum(slot["strategy"] != "seen" for slot in slots) < asked.k:
         slots = _filled(context, snapshot, state, asked, slots, seen_ids)
-    same: dict[str, Any] = {"segment": segment, "policy_version": policy, "model_version": version, "drawn_seed": asked.seed}
-    same["token"] = str(uuid.uuid4())
+    same = {
+        "segment": segment,
+        "policy_version": policy,
+        "model_version": version,
+        "drawn_seed": asked.seed,
+        "token": str(uuid.uuid4()),
+    }
     return [slot | same for slot in slots]
 
 
