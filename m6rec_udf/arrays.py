@@ -20,6 +20,7 @@ from m6rec_udf.errors import CorruptError, NotBuiltError
 if TYPE_CHECKING:
     import duckdb
 
+    from m6rec_udf.cells import Cells
     from m6rec_udf.registry import Context
     from m6rec_udf.satisfaction import SatisfactionModel
 
@@ -57,6 +58,7 @@ class Snapshot:
         factors, fold_in: float32 ``[n, d]``.
         text: float32 ``[n, e]`` unit length.
         segment_trend: CSR ``[segments, n]``.
+        cells: where there are many items, their text vectors in cells; None: exact search.
     """
 
     settings: dict[str, Any]
@@ -73,6 +75,7 @@ class Snapshot:
     text: np.ndarray
     segment_trend: sp.csr_matrix
     model: SatisfactionModel | None = None
+    cells: Cells | None = None
     masks: dict[Any, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -130,6 +133,12 @@ class Snapshot:
         order = np.lexsort((np.arange(self.n), np.round(age, 6)))
         return np.asarray(order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]])
 
+    @cached_property
+    def text_in_cells(self) -> np.ndarray:
+        """``text`` in the order of the cells."""
+        assert self.cells is not None
+        return np.ascontiguousarray(self.text[self.cells.order])
+
     def in_domain(self, name: str | None) -> np.ndarray | None:
         """Mask of the items of a domain; None for every domain."""
         if name is None:
@@ -142,6 +151,7 @@ class Snapshot:
 
 
 _ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text")
+_CELLS = ("centres", "order", "start")
 _MATRICES = ("transitions", "item_item", "segment_trend")
 
 
@@ -166,6 +176,9 @@ def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> N
         for part in ("data", "indices", "indptr"):
             parts[f"{name}.{part}"] = _npy(getattr(matrix, part))
         parts[f"{name}.shape"] = _npy(np.asarray(matrix.shape))
+    if snapshot.cells is not None:
+        for part in _CELLS:
+            parts[f"cells.{part}"] = _npy(getattr(snapshot.cells, part))
     con.executemany(
         "insert into m6.artefacts values (?, ?, ?, ?)",
         [[version, name, hashlib.sha256(content).hexdigest(), content] for name, content in parts.items()],
@@ -177,6 +190,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
 
     Raises NotBuiltError: no such version. CorruptError: bytes that do not match their hash.
     """
+    from m6rec_udf.cells import Cells
     from m6rec_udf.satisfaction import SatisfactionModel
 
     rows = con.execute(
@@ -210,6 +224,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         settings=json.loads(parts["settings"]),
         item_ids=json.loads(parts["item_ids"]),
         model=SatisfactionModel.from_json(parts["satisfaction"].decode()),
+        cells=Cells(*(array(f"cells.{part}") for part in _CELLS)) if "cells.order" in parts else None,
         **{name: array(name) for name in _ARRAYS},  # type: ignore[arg-type]
         **matrices,
     )

@@ -16,7 +16,8 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from m6rec_udf import arrays, models, moment, resources, training, tuning
+from m6rec_udf import arrays, histories, models, moment, resources, training, tuning
+from m6rec_udf.cells import make_cells
 from m6rec_udf.connection import behaviour_view
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
@@ -123,6 +124,7 @@ class _Build:
         self.clock("features")
         texts = [t or "" for t in self.items["texts"]]
         self.text, embedded = embed_texts(self.con, self.context.encoder, texts, progress=self.clock.progress)
+        self.cells = make_cells(self.text, seed=self.seed)
         self.clock("embed")
         self.settings = moment.Settings(
             positive_at=bound["positive_at"],
@@ -138,6 +140,7 @@ class _Build:
         if len(past.later.y):
             moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
         snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+        snapshot.cells = self.cells
         self.clock("item model")
         snapshot.model = train(past, seed=self.seed)
         self._decide_model(snapshot, past)
@@ -253,6 +256,7 @@ class _Build:
             moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
             self.clock("features of past moments")
             snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+            snapshot.cells = self.cells
             if at == 0:
                 self._choose_item_item(snapshot, until)
             extra, seed = self._extra_at(snapshot, bound), self.seed + at
@@ -449,6 +453,7 @@ class _Build:
                 about = model.description.replace("'", "''")
                 con.execute(f"comment on table m6.{model.name} is '{about}'")
         con.execute(behaviour_view(self.models["stg_behaviour"].sql, self.models[models.IN_FORCE].sql))
+        histories.write(con, self.models, self.marks)
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
         con.execute("delete from m6.lineage")

@@ -15,6 +15,7 @@ from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
 ROWS_PER_PRODUCT = 8  # the same product shape for one user and for a batch: the same last bits
+FRONT_BLOCK = 64
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 LISTED = ("popular", "trending", "fresh")
 
@@ -66,6 +67,28 @@ class Scores:
         if name == "matrix_factorization":
             scores *= self.trend
         return scores
+
+    def best(self, name: str, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(row, item) of the k best positive open scores of a strategy of vectors, ties as in ``top_open``.
+
+        The product only finds the front, with a margin above its rounding; the front is scored pair by pair. So one
+        user alone (a matrix-vector product) and a batch (a product of matrices) get the same items.
+        """
+        if len(open_) == 1:
+            product = (self.right[name] @ self.left[name][0])[None]
+            if name == "matrix_factorization":
+                product *= self.trend
+        else:
+            product = self.dense(name)
+        rows, items = [], []
+        for row, scores in enumerate(product):
+            own = np.where(open_[row], scores, -np.inf)
+            front = _front(own, min(len(own), k + 40))
+            front = front[own[front] > 0]
+            found = _best(self.of_pairs(name, np.full(len(front), row), front), front, k)
+            rows.append(np.full(len(found), row))
+            items.append(found)
+        return np.concatenate(rows), np.concatenate(items)
 
     def of_pairs(self, name: str, row: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Scores of (row, item) pairs, float32 ``[c]``; 0 where there is nothing to say."""
@@ -140,10 +163,11 @@ def propose(
             add(name, *_best_sparse(matrix, open_, PER_STRATEGY))
     for name in scores.left:
         if name in bits:
-            dense = scores.dense(name)
-            if name == "semantic" and not exclude_seen:
-                dense[seen] = -np.inf
-            add(name, *top_open(dense, open_, PER_STRATEGY))
+            if name == "semantic" and snapshot.cells is not None:
+                add(name, *_near(snapshot, scores.left[name], open_, None if exclude_seen else seen))
+                continue
+            unseen = open_ & ~seen if name == "semantic" and not exclude_seen else open_
+            add(name, *scores.best(name, unseen, PER_STRATEGY))
     for name in LISTED:
         if name in bits:
             wanted = max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY
@@ -188,14 +212,22 @@ def _merge(
 ) -> Candidates:
     n = snapshot.n
     key = np.concatenate(parts[0]).astype(np.int64) * n + np.concatenate(parts[1])
-    unique, where = np.unique(key, return_inverse=True)
-    supporters = np.zeros(len(unique), np.uint64)
-    np.bitwise_or.at(supporters, where, np.concatenate(parts[2]))
+    order = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[order], prepend=-1))
+    unique = key[order][first]
+    supporters = np.zeros(0, np.uint64)
+    if len(first):
+        supporters = np.bitwise_or.reduceat(np.concatenate(parts[2])[order], first)
     count = np.bincount(unique // n, minlength=profile.users) if n else np.zeros(profile.users, int)
     short = np.flatnonzero(count < at_least)
-    seen_key = profile.pair_key[np.isin(profile.row, short) & mask[profile.item]] if n else unique
-    seen_key = np.setdiff1d(seen_key, unique)
+    seen_key = unique[:0]
+    if n and len(short):
+        seen_key = np.setdiff1d(profile.pair_key[np.isin(profile.row, short) & mask[profile.item]], unique)
     everything = np.concatenate([unique, seen_key])
+    if not len(seen_key):
+        row, item = unique // max(n, 1), unique % max(n, 1)
+        is_seen = np.zeros(len(unique), bool)
+        return Candidates(row, item, supporters, is_seen, {name: scores.of_pairs(name, row, item) for name in SCORED})
     order = np.argsort(everything, kind="stable")
     row, item = everything[order] // max(n, 1), everything[order] % max(n, 1)
     supporters = np.concatenate([supporters, np.zeros(len(seen_key), np.uint64)])[order]
@@ -204,24 +236,62 @@ def _merge(
 
 
 def top_open(scores: np.ndarray, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits.
-
-    ``scores`` is overwritten.
-    """
+    """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits."""
     users, n = scores.shape
     if not n:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    scores[~open_] = -np.inf
-    wide = min(n, k + 40)
-    part = np.argpartition(scores, n - wide, axis=1)[:, n - wide :] if wide < n else np.tile(np.arange(n), (users, 1))
-    value = np.take_along_axis(scores, part, 1).astype(np.float64)
-    value[value <= 0] = -np.inf
-    largest = np.max(np.where(np.isfinite(value), value, 0.0), axis=1, keepdims=True)
-    rounded = np.round(value / np.where(largest > 0, largest, 1.0), 5)
-    order = np.lexsort((part, -rounded), axis=1)[:, :k]
-    item = np.take_along_axis(part, order, 1)
-    keep = np.isfinite(np.take_along_axis(value, order, 1))
-    return np.repeat(np.arange(users), keep.sum(1)), item[keep]
+    rows, items, everything = [], [], np.arange(n)
+    for row in range(users):
+        best = _best(np.where(open_[row], scores[row], -np.inf), everything, k)
+        rows.append(np.full(len(best), row))
+        items.append(best)
+    return np.concatenate(rows), np.concatenate(items)
+
+
+def _front(scores: np.ndarray, wide: int) -> np.ndarray:
+    """Positions that hold the ``wide`` largest scores and those that differ from the last of them by rounding.
+
+    Where there are many, the ``wide``-th largest maximum of a block bounds the ``wide``-th largest score from below.
+    """
+    if not 0 < wide < len(scores):
+        return np.arange(len(scores))
+    blocks = len(scores) // FRONT_BLOCK
+    whole = scores[: blocks * FRONT_BLOCK].reshape(blocks, FRONT_BLOCK)
+    highest = whole.max(axis=1) if blocks > 2 * wide else scores
+    ordered = np.partition(highest, len(highest) - wide)[len(highest) - wide :]
+    return np.flatnonzero(scores >= ordered[0] - 1e-5 * abs(float(ordered.max())))
+
+
+def _best(scores: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
+    """The k items with the best positive scores, ties by item after rounding to 5 digits of the largest."""
+    front = _front(scores, min(len(scores), k + 40))
+    item, value = item[front], scores[front].astype(np.float64)
+    item, value = item[value > 0], value[value > 0]
+    rounded = np.round(value / (value.max(initial=0.0) or 1.0), 5)
+    return np.asarray(item[np.lexsort((item, -rounded))[:k]])
+
+
+def _near(
+    snapshot: Snapshot, vectors: np.ndarray, open_: np.ndarray, seen: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of the open items nearest in text; more cells are looked through where too few are open."""
+    assert snapshot.cells is not None
+    cells = snapshot.cells
+    to_centres = np.round(_product(vectors, cells.centres).astype(np.float64), 6)
+    rows, items = [], []
+    for row, vector in enumerate(vectors):
+        order = np.lexsort((np.arange(len(cells.centres)), -to_centres[row]))
+        probed, found = cells.probed, np.zeros(0, np.int64)
+        while vector.any():
+            item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
+            is_open = open_[row, item] if seen is None else open_[row, item] & ~seen[row, item]
+            found = _best(score[is_open], item[is_open], PER_STRATEGY)
+            if len(found) >= PER_STRATEGY or probed >= len(cells.centres):
+                break
+            probed *= 4
+        rows.append(np.full(len(found), row))
+        items.append(found)
+    return np.concatenate(rows), np.concatenate(items)
 
 
 def _best_sparse(scores: sp.csr_matrix, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf import registry, resources
+from m6rec_udf import histories, registry, resources
 from m6rec_udf.errors import LockedError, M6Error, ModelSqlError
 from m6rec_udf.query import one
 
@@ -171,6 +171,8 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
                 con.execute(text)
             except duckdb.Error as error:
                 raise ModelSqlError(f"sql definition {name} failed: {error}") from error
+            if name == "behaviour":
+                histories.reset(con)
         con.execute("delete from m6.definitions")
         con.execute("insert into m6.definitions values (?)", [digest])
         con.execute("commit")
@@ -202,7 +204,9 @@ def _ordered(definitions: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Definitions after what they mention: a macro cannot be created before what it names."""
     texts = dict(definitions)
     code = {name: re.sub(r"--[^\n]*|'(?:[^']|'')*'", " ", text) for name, text in definitions}
+    alias = {"recent_behaviour": "behaviour"}  # made with it
     mentioned = {
-        name: set(re.findall(r"\bm6\.([a-z_0-9]+)", text)) & texts.keys() - {name} for name, text in code.items()
+        name: {alias.get(m, m) for m in re.findall(r"\bm6\.([a-z_0-9]+)", text)} & texts.keys() - {name}
+        for name, text in code.items()
     }
     return [(name, texts[name]) for name in graphlib.TopologicalSorter(mentioned).static_order()]

@@ -29,9 +29,17 @@ def evidence(
         item: int ``[t]`` item_idx, -1 for items the build does not know.
         row: int ``[t]`` the user of each item, ascending; default: one item per user.
     """
-    profile = Profile(snapshot, behaviour)
     row = np.arange(len(item)) if row is None else row
-    first = np.searchsorted(profile.row, np.arange(behaviour.users + 1))
+    return _evidence(snapshot, Profile(snapshot, behaviour), item, row)
+
+
+def evidence_of(snapshot: Snapshot, profile: Profile, item: np.ndarray) -> list[str | None]:
+    """The same for a list of items of the one user of a profile."""
+    return _evidence(snapshot, profile, item, np.zeros(len(item), np.int64))
+
+
+def _evidence(snapshot: Snapshot, profile: Profile, item: np.ndarray, row: np.ndarray) -> list[str | None]:
+    first = np.searchsorted(profile.row, np.arange(profile.users + 1))
     count = np.where(item >= 0, first[row + 1] - first[row], 0)
     total = np.concatenate([[0], np.cumsum(count)])
     best = np.full(len(item), -1)

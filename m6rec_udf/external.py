@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import duckdb
 
+from m6rec_udf import histories
 from m6rec_udf.errors import ParameterError, SchemaError, UnknownNameError
 from m6rec_udf.query import one
 from m6rec_udf.sources import quote
@@ -78,6 +79,7 @@ def use_tables(
     try:
         for statement in statements:
             con.execute(statement)
+        histories.reset(con)
         con.execute("commit")
     except BaseException:
         con.execute("rollback")

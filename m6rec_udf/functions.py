@@ -10,12 +10,13 @@ import numpy as np
 
 from m6rec_udf.errors import ParameterError, UnknownNameError
 from m6rec_udf.registry import Context, Function
+from m6rec_udf.single import ONE_LIST
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from m6rec_udf.arrays import Snapshot
-    from m6rec_udf.history import Behaviour
+    from m6rec_udf.history import Behaviour, Profile
 
 HISTORY = "STRUCT(item_id VARCHAR, interest FLOAT, satisfaction FLOAT, happened_at DOUBLE)[]"
 EXTRA = "STRUCT(item_id VARCHAR, bit UTINYINT)[]"
@@ -347,7 +348,11 @@ def category_shares(snapshot: Snapshot, behaviour: Behaviour) -> list[dict[int, 
     """Share of each category code in every user's positive, time-decayed interest; empty where there is none."""
     from m6rec_udf.history import Profile
 
-    profile = Profile(snapshot, behaviour)
+    return shares_of(Profile(snapshot, behaviour), snapshot)
+
+
+def shares_of(profile: Profile, snapshot: Snapshot) -> list[dict[int, float]]:
+    """The same of a profile."""
     code = snapshot.category[profile.item]
     keep = (profile.long_weight > 0) & (code >= 0)
     shares: list[dict[int, float]] = [{} for _ in range(profile.users)]
@@ -558,6 +563,7 @@ FUNCTIONS = (
         ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER"),
         SCORED,
     ),
+    ONE_LIST,
     Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
     Function(
         "m6_slate",

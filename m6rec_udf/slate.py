@@ -56,7 +56,7 @@ def mix(
     for bit in sorted(weights):
         if weights[bit] > 0:
             own = fresh if bit == BLENDED_BIT else fresh[(supporters[fresh] >> np.uint64(bit)) & np.uint64(1) > 0]
-            lists[bit] = own.tolist()
+            lists[bit] = own[: k + 1].tolist()  # k slots cannot exhaust more
     if not lists:
         lists[BLENDED_BIT] = fresh.tolist()
         weights = {BLENDED_BIT: 1.0}

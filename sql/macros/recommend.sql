@@ -12,8 +12,8 @@ create or replace macro m6.recommend(
     version := null
 ) as table
 select user_id, item_id, rank, score, satisfaction, strategy, reason, domain, policy_version, model_version
-from m6.slates(
-    [cast(for_user as varchar)],
+from m6.one_list(
+    for_user,
     k := k,
     in_domain := in_domain,
     among := among,

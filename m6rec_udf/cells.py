@@ -1,0 +1,79 @@
+"""Search by text above the size where an exact product costs more: items in cells, the nearest cells looked through.
+
+An inverted file (Sivic and Zisserman 2003; Jegou, Douze and Schmid 2011) over spherical k-means. Scores inside the
+cells are exact; a user alone and a user in a batch run the same products, so their candidates are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+LEAST_ITEMS = 20_000  # fewer: the exact product is as fast
+SAMPLE = 40_000
+ROUNDS = 8
+PROBED = 0.1  # share of the cells looked through first
+
+
+@dataclass
+class Cells:
+    """Items grouped by the nearest centre.
+
+    Attributes:
+        centres: float32 ``[c, d]``, unit length.
+        order: int32 ``[n]`` item_idx, cell by cell, ascending inside.
+        start: int32 ``[c + 1]`` where each cell starts in ``order``.
+    """
+
+    centres: Floats
+    order: NDArray[np.int32]
+    start: NDArray[np.int32]
+
+    @cached_property
+    def probed(self) -> int:
+        """Cells looked through first."""
+        return max(8, round(PROBED * len(self.centres)))
+
+    def scan(self, vector: Floats, nearest: NDArray[np.int64], vectors: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """(item_idx, score) of every item in some cells; ``vectors`` are the items' in the order of the cells."""
+        parts = [(int(self.start[c]), int(self.start[c + 1])) for c in nearest]
+        items = [self.order[a:b] for a, b in parts]
+        scores = [vectors[a:b] @ vector for a, b in parts]
+        return np.concatenate(items).astype(np.int64), np.concatenate(scores)
+
+
+def make_cells(text: Floats, *, seed: int) -> Cells | None:
+    """Cells of unit vectors ``[n, d]``; None below LEAST_ITEMS. The same vectors and seed give the same cells."""
+    n = len(text)
+    if n < LEAST_ITEMS:
+        return None
+    generator = np.random.default_rng(seed)
+    filled = np.flatnonzero(text.any(axis=1))
+    if len(filled) < LEAST_ITEMS:
+        return None
+    sample = text[np.sort(generator.choice(filled, min(SAMPLE, len(filled)), replace=False))]
+    count = round(float(np.sqrt(n)))
+    centres = sample[np.sort(generator.choice(len(sample), count, replace=False))].copy()
+    for _ in range(ROUNDS):
+        nearest = _nearest(sample, centres)
+        order = np.argsort(nearest, kind="stable")
+        used, first = np.unique(nearest[order], return_index=True)
+        centres[used] = np.add.reduceat(sample[order], first, axis=0)
+        centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    cell = _nearest(text, centres)
+    by_cell = np.argsort(cell, kind="stable")
+    start = np.searchsorted(cell[by_cell], np.arange(count + 1))
+    return Cells(centres.astype(np.float32), by_cell.astype(np.int32), np.asarray(start).astype(np.int32))
+
+
+def _nearest(vectors: Floats, centres: Floats) -> NDArray[np.int64]:
+    blocks = [np.argmax(vectors[a : a + 8192] @ centres.T, axis=1) for a in range(0, len(vectors), 8192)]
+    return np.concatenate(blocks)

@@ -1,0 +1,91 @@
+"""The stored histories: one row per user written by a build, and a view of what came after it.
+
+``m6.stored_histories`` is a cache of ``m6.behaviour`` up to ``m6.history_marks``; ``m6.recent_behaviour`` is the rest.
+Triggers note in ``m6.history_edits`` whose behaviour was updated or deleted since: theirs is read afresh.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from m6rec_udf import models
+from m6rec_udf.models import Model
+from m6rec_udf.query import one
+
+USERS_AT_ONCE = 2_000_000  # events whose lists are made in one step, so that memory stays bounded
+_LISTS = """
+insert into m6.stored_histories
+select
+    user_id,
+    list(
+        struct_pack(
+            item_id := item_id,
+            interest := cast(interest as float),
+            satisfaction := cast(satisfaction as float),
+            happened_at := epoch(happened_at)
+        )
+        order by happened_at, item_id, interest, satisfaction
+    )
+from m6.built_behaviour
+where hash(user_id) % $parts = $part
+group by user_id
+"""
+_UNRESOLVED = (
+    "select min(f.feedback_seq) - 1 from m6.feedback as f left join m6.impressions as i "
+    "on f.impression_id = i.impression_id where i.impression_id is null and f.impression_id is not null "
+    "or f.impression_id is null and f.user_id is null"
+)
+
+
+def reset(con: duckdb.DuckDBPyConnection) -> None:
+    """No stored histories: every history is read from m6.behaviour."""
+    con.execute("create or replace view m6.recent_behaviour as select * from m6.behaviour")
+    for table in ("stored_histories", "history_marks", "history_edits"):
+        con.execute(f"delete from m6.{table}")
+
+
+def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: tuple[int, int]) -> None:
+    """Store everybody's history up to the marks, inside the transaction of the build that has read so far.
+
+    Nothing is stored where a row's grade may depend on other rows (a satisfaction function or staging of the
+    project's own) or where events and feedback are views without an order of arrival.
+    """
+    reset(con)
+    kinds = con.execute(
+        "select count(*) from duckdb_tables() where database_name = current_database() and schema_name = 'm6' "
+        "and table_name in ('events', 'feedback', 'impressions', 'event_types')"
+    ).fetchall()[0][0]
+    if kinds < 4 or not _is_shipped(found):
+        return
+    events, feedback = marks[0], _feedback_mark(con, marks[1])
+    con.execute("create or replace table m6.stored_histories as from m6.stored_histories limit 0")
+    con.execute(_view("built_behaviour", found, f"event_seq <= {events}", f"feedback_seq <= {feedback}"))
+    total = one(con, "select estimated_size from duckdb_tables() where schema_name = 'm6' and table_name = 'events'")[0]
+    parts = int(total or 0) // USERS_AT_ONCE + 1
+    for part in range(parts):
+        con.execute(_LISTS, {"parts": parts, "part": part})
+    con.execute("alter table m6.stored_histories add primary key (user_id)")
+    con.execute("drop view m6.built_behaviour")
+    con.execute(_view("recent_behaviour", found, f"event_seq > {events}", f"feedback_seq > {feedback}"))
+    con.execute("insert into m6.history_marks values (?, ?)", [events, feedback])
+
+
+def _feedback_mark(con: duckdb.DuckDBPyConnection, mark: int) -> int:
+    """Feedback that names an impression or request that may still arrive stays outside the stored lists."""
+    first = one(con, _UNRESOLVED)[0]
+    return int(mark if first is None else min(mark, first))
+
+
+def _is_shipped(found: dict[str, Model]) -> bool:
+    return all(found[name].path == "shipped" for name in models.LIVE)
+
+
+def _view(name: str, found: dict[str, Model], events: str, feedback: str) -> str:
+    """m6.behaviour over a part of the events and feedback."""
+    staged = found["stg_behaviour"].sql.replace("$as_of", "timestamp 'infinity'")
+    for table, condition in (("events", events), ("feedback", feedback)):
+        staged = staged.replace(f"from m6.{table}", f"from (select * from m6.{table} where {condition})")
+    return (
+        f"create or replace view m6.{name} as\nwith stg_behaviour as (\n{staged}\n)\n"
+        f"select * from (\n{found[models.IN_FORCE].sql}\n)"
+    )

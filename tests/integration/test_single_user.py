@@ -1,0 +1,235 @@
+"""The single-user path: the same answers as the batch body, over stored histories that are never behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shop_world as world
+
+import m6rec_udf as m6
+from m6rec_udf import cells, histories
+from m6rec_udf.arrays import of_version
+from m6rec_udf.registry import context_of
+
+LATER = "2024-08-01 12:00:00"
+COLUMNS = (
+    "item_id, rank, round(score, 6), round(satisfaction, 6), strategy, reason, domain, policy_version, model_version, "
+    "supporters, eligible, round(propensity, 9), segment, weights_domain, because_item_id, drawn_seed"
+)
+DIRECT = """
+select list(
+    struct_pack(
+        item_id := item_id, interest := cast(interest as float), satisfaction := cast(satisfaction as float),
+        happened_at := epoch(happened_at)
+    ) order by happened_at, item_id, interest, satisfaction
+)
+from m6.behaviour where user_id = $user and happened_at <= $until
+"""
+FOREVER = "infinity"
+
+
+def lists(con, macro, user, options=""):
+    given = f"'{user}'" if macro == "one_list" else f"['{user}']"
+    return world.rows(con, f"select {COLUMNS} from m6.{macro}({given}{options}) order by rank")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "k := 500",
+        "in_domain := 'movies', k := 60",
+        "among := 'picked'",
+        "boosts := 'margin', diversity := 0.4",
+        "calibrated := 0.5",
+        "exclude_seen := true",
+        "exclude_seen := false",
+        "until := timestamp '2024-03-01'",
+        "version := 1, draw_seed := 7",
+        "policy := 1, draw_seed := 11, in_domain := 'books'",
+    ],
+)
+def test_one_list_is_the_list_of_the_batch_body(reader, options):
+    options = f", {options}" if options else ""
+    for user in ("u00", "u21", "u59", "nobody"):
+        assert lists(reader, "one_list", user, options) == lists(reader, "slates", user, options)
+
+
+def test_what_a_list_depends_on_counts_in_the_next_answer_and_inside_the_transaction(shop):
+    first = world.items_of(world.recommend(shop, "u21"))
+    shop.execute("begin")
+    shop.execute("update m6.items set is_available = false where item_id = ?", [first[0]])
+    assert first[0] not in world.items_of(world.recommend(shop, "u21"))
+    shop.execute("rollback")
+    assert world.items_of(world.recommend(shop, "u21")) == first
+    shop.execute("update m6.items set title = 'Another title' where item_id = ?", [first[0]])
+    shop.execute("insert into m6.extra_candidates values (1, 'u21', 'i07', 3)")
+    shop.execute("update m6.items set is_available = true where item_id = 'i07'")
+    assert "i07" in world.items_of(world.recommend(shop, "u21", "k := 500"))
+    assert lists(shop, "one_list", "u21", ", k := 500") == lists(shop, "slates", "u21", ", k := 500")
+
+
+def test_weights_of_segment_and_domain_are_found_as_in_the_batch(shop):
+    shop.execute("delete from m6.strategy_weights")
+    for domain, segment, strategy in (("*", "*", "popular"), ("*", "new", "trending"), ("movies", "*", "item_item")):
+        shop.execute("insert into m6.strategy_weights values (1, ?, ?, ?, 1.0, 0.0)", [domain, segment, strategy])
+    for user in ("u00", "u01", "u02", "nobody"):
+        for options in (", draw_seed := 3", ", draw_seed := 3, in_domain := 'movies'"):
+            assert lists(shop, "one_list", user, options) == lists(shop, "slates", user, options)
+
+
+def histories_match(con, until=FOREVER):
+    users = [*world.USERS, *world.UNKNOWN]
+    macro = "select user_id, history from m6.user_history($users, until := cast($until as timestamp))"
+    found = dict(con.execute(macro, {"users": users, "until": until}).fetchall())
+    for user in users:
+        [(expected,)] = con.execute(DIRECT, {"user": user, "until": until}).fetchall()
+        assert found[user] == expected, user
+
+
+def stored(con):
+    return world.rows(con, "select count(*) from m6.stored_histories")[0][0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "select 1",
+        f"insert into m6.events (user_id, item_id, event_type, happened_at) values ('u21', 'i05', 'view', '{LATER}')",
+        "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u21', 'i05', 'view', '2024-02-01')",
+        f"insert into m6.feedback (user_id, item_id, event_type, happened_at) values ('u3', 'i05', 'click', '{LATER}')",
+        "delete from m6.events where user_id = 'u21' and event_type = 'view'",
+        "delete from m6.events where user_id = 'u21'",
+        "update m6.events set item_id = 'i05' where event_id in ('e1', 'e30', 'e77')",
+        "update m6.events set user_id = 'u00' where user_id = 'u21'",
+        "delete from m6.feedback where feedback_id in ('f1', 'f2')",
+        "update m6.feedback set event_type = 'purchase' where feedback_id in ('f1', 'f2')",
+        "update m6.event_types set interest = 0.1, satisfaction = 0.9 where event_type = 'view'",
+        "delete from m6.event_types where event_type = 'view'",
+    ],
+)
+def test_stored_histories_are_never_behind(shop, change):
+    assert stored(shop) == 60
+    shop.execute(change).fetchall()
+    histories_match(shop)
+    histories_match(shop, "2024-04-01")
+    for user in ("u00", "u01", "u21"):
+        assert lists(shop, "one_list", user) == lists(shop, "slates", user)
+
+
+def test_a_new_event_type_gives_old_events_a_meaning(shop):
+    shop.execute(
+        "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u21', 'i05', 'sang', '2024-02-01')"
+    )
+    m6.build(shop)
+    shop.execute("insert into m6.event_types (event_type, interest, satisfaction) values ('sang', 0.9, 0.9)")
+    histories_match(shop)
+
+
+def test_feedback_that_came_before_its_impression(shop):
+    shop.execute(
+        "insert into m6.feedback (impression_id, user_id, item_id, event_type, happened_at) "
+        f"values ('late-1', 'u00', 'i05', 'click', '{LATER}')"
+    )
+    m6.build(shop)
+    shop.execute(
+        "insert into m6.impressions by name select * replace ('late-1' as impression_id) "
+        "from m6.serve('u21', k := 1, request := 'late')"
+    )
+    histories_match(shop)
+
+
+def test_a_build_reads_the_tail_and_clears_the_edits(shop):
+    shop.execute("update m6.event_types set interest = 0.2 where event_type = 'view'")
+    shop.execute("delete from m6.events where user_id = 'u21'")
+    assert world.rows(shop, "select count(*) from m6.history_edits where user_id = 'u21'") == [(1,)]
+    m6.build(shop)
+    assert world.rows(shop, "from m6.history_edits") == []
+    assert world.rows(shop, "select count(*) from m6.recent_behaviour") == [(0,)]
+    histories_match(shop)
+
+
+def test_a_forgotten_user_leaves_no_stored_history(shop):
+    m6.forget_user(shop, "u21")
+    assert world.rows(shop, "from m6.stored_histories where user_id = 'u21'") == []
+    assert world.rows(shop, "from m6.history_edits where user_id = 'u21'") == []
+    histories_match(shop)
+
+
+def test_a_grade_that_depends_on_other_rows_is_not_stored(shop_file, tmp_path):
+    folder = tmp_path / "project" / "sql" / "satisfaction"
+    folder.mkdir(parents=True)
+    (folder / "sat_last.sql").write_text(
+        "-- one row per behaviour: only the last one of a user satisfies\n"
+        "select user_id, item_id, event_type, value, interest,\n"
+        "    case when happened_at = max(happened_at) over (partition by user_id) then 1.0 else 0.0 end as satisfaction,\n"
+        "    happened_at\nfrom stg_behaviour\n"
+    )
+    con = world.connect(shop_file, project=tmp_path / "project")
+    m6.build(con, satisfaction="last")
+    assert stored(con) == 0
+    con.execute(
+        f"insert into m6.events (user_id, item_id, event_type, happened_at) values ('u21', 'i05', 'view', '{LATER}')"
+    )
+    histories_match(con)
+    con.close()
+
+
+def test_feedback_to_an_uncommon_mark_is_kept_outside(shop):
+    """A mark in the middle of the data: what is behind it is stored, the rest is read beside it."""
+    shop.execute("begin")
+    found = histories.models.with_satisfaction(histories.models.collect(), "graded")
+    histories.write(shop, found, (500, 40))
+    shop.execute("commit")
+    assert 0 < world.rows(shop, "select count(*) from m6.recent_behaviour")[0][0]
+    assert stored(shop) > 0
+    histories_match(shop)
+    histories_match(shop, "2024-03-05 07:00:00")
+
+
+@pytest.fixture
+def in_cells(shop, monkeypatch):
+    """The shop with its few items in cells, a tenth of them looked through first."""
+    monkeypatch.setattr(cells, "LEAST_ITEMS", 10)
+    snapshot = of_version(context_of(shop), 1)
+    snapshot.cells = cells.make_cells(snapshot.text, seed=0)
+    assert snapshot.cells is not None
+    assert len(snapshot.cells.centres) == 9
+    return shop
+
+
+def test_one_user_equals_the_batch_where_text_is_searched_in_cells(in_cells, monkeypatch):
+    monkeypatch.setattr(cells.Cells, "probed", 2)
+    for user in ("u00", "u21", "nobody"):
+        one = world.items_of(world.recommend(in_cells, user))
+        many = world.rows(in_cells, "select item_id from m6.recommend_many('audience') where user_id = ?", [user])
+        assert [item for (item,) in many] == one
+
+
+def test_cells_hold_every_item_once_and_are_the_same_again(in_cells):
+    snapshot = of_version(context_of(in_cells), 1)
+    again = cells.make_cells(snapshot.text, seed=0)
+    np.testing.assert_array_equal(np.sort(snapshot.cells.order), np.arange(snapshot.n))
+    np.testing.assert_array_equal(again.order, snapshot.cells.order)
+    np.testing.assert_array_equal(again.centres, snapshot.cells.centres)
+    assert snapshot.cells.start[-1] == snapshot.n
+
+
+def test_all_cells_give_the_exact_search(in_cells, monkeypatch):
+    def candidates():
+        sql = "select user_id, item_id, supporters from m6.candidates(['u00', 'u21', 'u42'])"
+        return sorted(world.rows(in_cells, sql))
+
+    monkeypatch.setattr(cells.Cells, "probed", 9)
+    approximate = candidates()
+    of_version(context_of(in_cells), 1).cells = None
+    assert approximate == candidates()
+
+
+def test_cells_travel_in_the_file(shop, monkeypatch):
+    monkeypatch.setattr(cells, "LEAST_ITEMS", 10)
+    m6.build(shop)
+    names = {name for (name,) in world.rows(shop, "select name from m6.artefacts where model_version = 2")}
+    assert {"cells.centres", "cells.order", "cells.start"} <= names
+    assert of_version(context_of(shop), 2).cells is not None
+    assert len(world.recommend(shop, "u21")) == 10
