@@ -59,8 +59,10 @@ def _item_index(snapshot: Snapshot, ids: pa.Array) -> np.ndarray:
     return _numbers(pc.index_in(ids, pa.array(snapshot.item_ids, pa.string())), -1).astype(np.int64)
 
 
-def behaviour_of(snapshot: Snapshot, histories: pa.ListArray, segments: list[str | None]) -> Behaviour:
-    """Arrow histories (one list of structs per user) as arrays."""
+def behaviour_of(
+    snapshot: Snapshot, histories: pa.ListArray, segments: list[str | None], asked_at: np.ndarray | None = None
+) -> Behaviour:
+    """Arrow histories (one list of structs per user) as arrays; ``asked_at`` as in ``Behaviour``."""
     from m6rec_udf.history import Behaviour
 
     offsets, flat = _offsets(histories)
@@ -76,6 +78,7 @@ def behaviour_of(snapshot: Snapshot, histories: pa.ListArray, segments: list[str
         _numbers(flat.field("satisfaction"))[keep].astype(np.float64),
         _numbers(flat.field("happened_at"))[keep],
         np.asarray([codes.get(s or "*", -1) for s in segments], np.int64),
+        asked_at,
     )
 
 
@@ -100,13 +103,22 @@ def _mask(context: Context, snapshot: Snapshot, domain: str | None, among: int |
 
 def _make_candidates(context: Context) -> Callable[..., Any]:
     def m6_candidates(
-        version: Any, segment: Any, history: Any, extra: Any, domain: Any, among: Any, blocked: Any, seen: Any, k: Any
+        version: Any,
+        segment: Any,
+        history: Any,
+        extra: Any,
+        domain: Any,
+        among: Any,
+        blocked: Any,
+        seen: Any,
+        k: Any,
+        asked_at: Any,
     ) -> Any:
         import pyarrow as pa
 
         if not len(version):
             return pa.array([], _candidate_type())
-        request = (version, segment, history, extra, domain, among, blocked, seen, k)
+        request = (version, segment, history, extra, domain, among, blocked, seen, k, asked_at)
         snapshot, offsets, found, x = _requested(context, request)
         width = x.shape[1]
         lists = pa.ListArray.from_arrays(np.arange(len(x) + 1, dtype=np.int32) * width, pa.array(x.ravel()))
@@ -117,14 +129,23 @@ def _make_candidates(context: Context) -> Callable[..., Any]:
 
 def _make_scored(context: Context) -> Callable[..., Any]:
     def m6_scored(
-        version: Any, segment: Any, history: Any, extra: Any, domain: Any, among: Any, blocked: Any, seen: Any, k: Any
+        version: Any,
+        segment: Any,
+        history: Any,
+        extra: Any,
+        domain: Any,
+        among: Any,
+        blocked: Any,
+        seen: Any,
+        k: Any,
+        asked_at: Any,
     ) -> Any:
         """m6_candidates and m6_satisfaction in one step: the features never leave Python."""
         import pyarrow as pa
 
         if not len(version):
             return pa.array([], _scored_type())
-        request = (version, segment, history, extra, domain, among, blocked, seen, k)
+        request = (version, segment, history, extra, domain, among, blocked, seen, k, asked_at)
         snapshot, offsets, found, x = _requested(context, request)
         assert snapshot.model is not None
         return _found_lists(snapshot, offsets, found, "satisfaction", pa.array(snapshot.model.predict(x), pa.float64()))
@@ -136,9 +157,9 @@ def _requested(context: Context, request: tuple[Any, ...]) -> tuple[Snapshot, np
     """(snapshot, offsets of each user's candidates, candidates, features) of the arguments of m6_candidates."""
     from m6rec_udf.arrays import of_version
 
-    version, segment, history, extra, domain, among, blocked, seen, k = request
+    version, segment, history, extra, domain, among, blocked, seen, k, asked_at = request
     snapshot = of_version(context, version[0].as_py())
-    behaviour = behaviour_of(snapshot, _one(history), segment.to_pylist())
+    behaviour = behaviour_of(snapshot, _one(history), segment.to_pylist(), _numbers(_one(asked_at), np.nan))
     exclude = seen[0].as_py()
     found, x = candidates_of(
         snapshot,
@@ -444,7 +465,7 @@ def _make_evidence_list(context: Context) -> Callable[..., Any]:
 
 
 def _make_explain(context: Context) -> Callable[..., Any]:
-    def m6_explain(version: Any, segment: Any, item: Any, history: Any) -> Any:
+    def m6_explain(version: Any, segment: Any, item: Any, history: Any, asked_at: Any) -> Any:
         """Parts of the satisfaction of users with items: a list of (part, name, value, contribution)."""
         import pyarrow as pa
 
@@ -452,7 +473,7 @@ def _make_explain(context: Context) -> Callable[..., Any]:
         from m6rec_udf.explain import explain
 
         out = []
-        segments, histories = segment.to_pylist(), _one(history)
+        segments, histories, moments = segment.to_pylist(), _one(history), _numbers(_one(asked_at), np.nan)
         for at, (v, item_id) in enumerate(zip(version.to_pylist(), item.to_pylist(), strict=True)):
             snapshot = of_version(context, v)
             if item_id not in snapshot.index:
@@ -460,7 +481,7 @@ def _make_explain(context: Context) -> Callable[..., Any]:
                     f"there is no item {item_id!r} in model_version {v}, expected one of m6.items",
                     "check the id; an item loaded after the build needs m6rec_udf.build(con)",
                 )
-            behaviour = behaviour_of(snapshot, histories.slice(at, 1), [segments[at]])
+            behaviour = behaviour_of(snapshot, histories.slice(at, 1), [segments[at]], moments[at : at + 1])
             out.append(explain(snapshot, behaviour, snapshot.index[item_id]))
         parts = [("part", pa.string()), ("name", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())]
         return pa.array(out, pa.list_(pa.struct(parts)))
@@ -554,13 +575,13 @@ FUNCTIONS = (
     Function(
         "m6_candidates",
         _make_candidates,
-        ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER"),
+        ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER", "DOUBLE"),
         CANDIDATE,
     ),
     Function(
         "m6_scored",
         _make_scored,
-        ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER"),
+        ("BIGINT", "VARCHAR", HISTORY, EXTRA, "VARCHAR", "BIGINT", "BIGINT", "BOOLEAN", "INTEGER", "DOUBLE"),
         SCORED,
     ),
     ONE_LIST,
@@ -576,7 +597,7 @@ FUNCTIONS = (
     Function(
         "m6_explain",
         _make_explain,
-        ("BIGINT", "VARCHAR", "VARCHAR", HISTORY),
+        ("BIGINT", "VARCHAR", "VARCHAR", HISTORY, "DOUBLE"),
         "STRUCT(part VARCHAR, name VARCHAR, value DOUBLE, contribution DOUBLE)[]",
     ),
     Function(

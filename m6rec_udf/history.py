@@ -24,6 +24,8 @@ class Behaviour:
         interest, satisfaction: float ``[e]``.
         happened_at: float ``[e]`` seconds since 1970.
         segment: int ``[users]`` code in ``settings['segments']``, -1 for none.
+        asked_at: float ``[users]`` moment of the question, seconds since 1970; NaN, None: the snapshot's moment or the
+            user's last event, whichever is later.
     """
 
     users: int
@@ -33,6 +35,7 @@ class Behaviour:
     satisfaction: np.ndarray
     happened_at: np.ndarray
     segment: np.ndarray
+    asked_at: np.ndarray | None = None
 
     def block(self, start: int, stop: int) -> Behaviour:
         """The users ``start`` to ``stop``."""
@@ -45,6 +48,7 @@ class Behaviour:
             self.satisfaction[a:b],
             self.happened_at[a:b],
             self.segment[start:stop],
+            None if self.asked_at is None else self.asked_at[start:stop],
         )
 
 
@@ -60,11 +64,12 @@ class Behaviour:
             self.satisfaction[keep],
             self.happened_at[keep],
             self.segment,
+            self.asked_at,
         )
 
 
 class Profile:
-    """What is derived from the behaviour of a block of users, as of ``snapshot`` or the user's last event."""
+    """What is derived from the behaviour of a block of users, as of the moment each is asked about."""
 
     def __init__(self, snapshot: Snapshot, behaviour: Behaviour) -> None:
         self.snapshot = snapshot
@@ -74,6 +79,8 @@ class Profile:
         b, n = behaviour, snapshot.n
         now = np.full(b.users, float(snapshot.settings["as_of"]))
         np.maximum.at(now, b.row, b.happened_at)
+        if b.asked_at is not None:
+            now = np.where(np.isnan(b.asked_at), now, b.asked_at)
         age = (now[b.row] - b.happened_at) / DAY
         self._activity(b, age)
         key = b.row.astype(np.int64) * n + b.item

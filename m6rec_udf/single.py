@@ -162,6 +162,7 @@ def _behaviour(snapshot: Snapshot, history: Any, segment: str, until: Any) -> tu
         satisfaction[keep],
         when[keep],
         np.asarray([code], np.int64),
+        None if until is None else np.asarray([limit]),
     )
     seen = ids if inside.all() else [i for i, is_inside in zip(ids, inside.tolist(), strict=True) if is_inside]
     return behaviour, seen

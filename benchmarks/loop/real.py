@@ -47,7 +47,7 @@ extra as (
     from m6.extra_candidates group by user_id
 ),
 found as (
-    select user_id, unnest(m6_scored(1, segment, history, proposals, null, null, null, null, $k)) as c
+    select user_id, unnest(m6_scored(1, segment, history, proposals, null, null, null, null, $k, null)) as c
     from people left join extra using (user_id) order by user_id
 )
 select user_id, c.item_id as item_id, c.supporters as supporters, c.is_seen as is_seen, c.satisfaction as satisfaction

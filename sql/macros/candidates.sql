@@ -42,7 +42,8 @@ scored as (
                 null,
                 b.handle,
                 cast(exclude_seen as boolean),
-                cast(k as integer)
+                cast(k as integer),
+                m6.asked_moment(until)
             )
         ) as found
     from people as p

@@ -10,7 +10,7 @@ active as (
 person as (select user_id, segment, history from m6.user_history([cast(for_user as varchar)], until := until)),
 
 parts as (
-    select unnest(m6_explain(a.model_version, p.segment, cast(of_item as varchar), p.history)) as row_of
+    select unnest(m6_explain(a.model_version, p.segment, cast(of_item as varchar), p.history, m6.asked_moment(until))) as row_of
     from person as p
     cross join active as a
 ),

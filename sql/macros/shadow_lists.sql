@@ -143,7 +143,8 @@ scored as (
             l.handle,
             b.handle,
             cast(exclude_seen as boolean),
-            cast(c.places as integer)
+            cast(c.places as integer),
+            null
         ) as found
     from compared as c
     cross join allowed as l

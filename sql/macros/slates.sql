@@ -97,7 +97,8 @@ scored as (
             l.handle,
             b.handle,
             cast(exclude_seen as boolean),
-            cast(k as integer)
+            cast(k as integer),
+            m6.asked_moment(until)
         ) as found
     from people as p
     cross join active as a

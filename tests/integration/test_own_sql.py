@@ -75,7 +75,7 @@ def test_a_strategy_is_a_file(con, project):
         shop_world.rows(
             con,
             "with scored as (select unnest("
-            "m6_scored(1, segment, history, e.proposals, null, null, null, true, 10)) as c from "
+            "m6_scored(1, segment, history, e.proposals, null, null, null, true, 10, null)) as c from "
             "m6.user_history(['u00']) as h left join "
             "(select user_id, list(struct_pack(item_id := item_id, bit := bit)) as proposals "
             "from m6.extra_candidates group by user_id) as e on h.user_id = e.user_id) "
