@@ -162,7 +162,8 @@ def test_a_grade_that_depends_on_other_rows_is_not_stored(shop_file, tmp_path):
     (folder / "sat_last.sql").write_text(
         "-- one row per behaviour: only the last one of a user satisfies\n"
         "select user_id, item_id, event_type, value, interest,\n"
-        "    case when happened_at = max(happened_at) over (partition by user_id) then 1.0 else 0.0 end as satisfaction,\n"
+        "    case when happened_at = max(happened_at) over (partition by user_id) then 1.0 else 0.0 end\n"
+        "    as satisfaction,\n"
         "    happened_at\nfrom stg_behaviour\n"
     )
     con = world.connect(shop_file, project=tmp_path / "project")
@@ -181,7 +182,7 @@ def test_feedback_to_an_uncommon_mark_is_kept_outside(shop):
     found = histories.models.with_satisfaction(histories.models.collect(), "graded")
     histories.write(shop, found, (500, 40))
     shop.execute("commit")
-    assert 0 < world.rows(shop, "select count(*) from m6.recent_behaviour")[0][0]
+    assert world.rows(shop, "select count(*) from m6.recent_behaviour")[0][0] > 0
     assert stored(shop) > 0
     histories_match(shop)
     histories_match(shop, "2024-03-05 07:00:00")
