@@ -234,3 +234,20 @@ def test_cells_travel_in_the_file(shop, monkeypatch):
     assert {"cells.centres", "cells.order", "cells.start"} <= names
     assert of_version(context_of(shop), 2).cells is not None
     assert len(world.recommend(shop, "u21")) == 10
+
+
+def test_nearest_items_of_all_cells_are_those_of_the_exact_search(in_cells, monkeypatch):
+    def nearest():
+        options = ("", ", k := 3", ", in_domain := 'movies', k := 100", ", among := 'picked', k := 50")
+        return [
+            world.rows(in_cells, f"select item_id, rank, score from m6.similar_items('i03'{o}) order by rank")
+            for o in options
+        ]
+
+    monkeypatch.setattr(cells.Cells, "probed", 5)
+    found = nearest()
+    assert [len(rows) for rows in found] == [10, 3, 38, 15]  # i03 itself and the unavailable i07 are left out
+    monkeypatch.setattr(cells.Cells, "probed", 1)
+    assert [len(rows) for rows in nearest()] == [len(rows) for rows in found]
+    of_version(context_of(in_cells), 1).cells = None
+    assert found == nearest()
