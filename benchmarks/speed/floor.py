@@ -31,6 +31,23 @@ def one_user(con: duckdb.DuckDBPyConnection, snapshot: Any, *, times: int = 200)
     }
 
 
+def one_call(con: duckdb.DuckDBPyConnection, snapshot: Any) -> Any:
+    """The three parts for one user, as a call of a key."""
+    rng = np.random.default_rng(0)
+    vector = rng.normal(size=snapshot.factors.shape[1]).astype(np.float32)
+    x = rng.random((CANDIDATES, len(snapshot.model.features)), np.float32)
+    booster, k = snapshot.model.new.booster(), min(CANDIDATES, snapshot.n - 1)
+    item_id = snapshot.item_ids[snapshot.n // 2]
+
+    def call(_: str) -> None:
+        np.argpartition(snapshot.factors @ vector, -k)[-k:]
+        if booster:
+            booster.predict(x, raw_score=True, num_threads=1)
+        con.execute("select title from m6.items where item_id = ?", [item_id]).fetchall()
+
+    return call
+
+
 def many_users(snapshot: Any, *, users: int = 256) -> float:
     """Seconds per user in a batch: the matrix product at the machine's rate, top-k, LightGBM on all threads."""
     rng = np.random.default_rng(0)

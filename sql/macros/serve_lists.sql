@@ -63,4 +63,4 @@ select
 from slots as s
 inner join requests as r on s.user_id = r.for_user_id
 cross join clock as c;
-comment on macro table m6.serve_lists is 'The body of serve and serve_many: drawn lists with their propensities';
+comment on macro table m6.serve_lists is 'The body of serve_many: drawn lists with their propensities';

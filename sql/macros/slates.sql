@@ -1,4 +1,4 @@
--- one row per (user, item) of a list: the one body behind recommend, recommend_many and serve
+-- one row per (user, item) of a list: the body behind recommend_many and serve_many; m6.one_list is that of one user
 --   filters, people and their histories -> m6_scored (candidates, satisfaction) -> m6_slate -> m6_evidence_list -> filled with new items
 create or replace macro m6.slates(
     user_list,
@@ -268,4 +268,4 @@ select
 from ranked as x
 left join m6.items as i on x.item_id = i.item_id
 left join m6.items as because on x.because_item_id = because.item_id;
-comment on macro table m6.slates is 'The one body behind recommend, recommend_many and serve: candidates, satisfaction, mixing';
+comment on macro table m6.slates is 'The body behind recommend_many and serve_many: candidates, satisfaction, mixing';

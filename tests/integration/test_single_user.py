@@ -162,8 +162,8 @@ def test_a_grade_that_depends_on_other_rows_is_not_stored(shop_file, tmp_path):
     (folder / "sat_last.sql").write_text(
         "-- one row per behaviour: only the last one of a user satisfies\n"
         "select user_id, item_id, event_type, value, interest,\n"
-        "    case when happened_at = max(happened_at) over (partition by user_id) then 1.0 else 0.0 end "
-        "as satisfaction,\n"
+        "    case when happened_at = max(happened_at) over (partition by user_id) then 1.0 else 0.0 end\n"
+        "    as satisfaction,\n"
         "    happened_at\nfrom stg_behaviour\n"
     )
     con = world.connect(shop_file, project=tmp_path / "project")
@@ -234,3 +234,20 @@ def test_cells_travel_in_the_file(shop, monkeypatch):
     assert {"cells.centres", "cells.order", "cells.start"} <= names
     assert of_version(context_of(shop), 2).cells is not None
     assert len(world.recommend(shop, "u21")) == 10
+
+
+def test_nearest_items_of_all_cells_are_those_of_the_exact_search(in_cells, monkeypatch):
+    def nearest():
+        options = ("", ", k := 3", ", in_domain := 'movies', k := 100", ", among := 'picked', k := 50")
+        return [
+            world.rows(in_cells, f"select item_id, rank, score from m6.similar_items('i03'{o}) order by rank")
+            for o in options
+        ]
+
+    monkeypatch.setattr(cells.Cells, "probed", 5)
+    found = nearest()
+    assert [len(rows) for rows in found] == [10, 3, 38, 15]  # i03 itself and the unavailable i07 are left out
+    monkeypatch.setattr(cells.Cells, "probed", 1)
+    assert [len(rows) for rows in nearest()] == [len(rows) for rows in found]
+    of_version(context_of(in_cells), 1).cells = None
+    assert found == nearest()
