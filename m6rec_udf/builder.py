@@ -280,7 +280,7 @@ class _Build:
         chosen, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
         self.settings = chosen
         snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
-        snapshot.item_item = moment.item_item_of(x, chosen, self.text)
+        snapshot.item_item = moment.item_item_of(x, chosen, self.text, self.items["words"])
         self._decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
         self._decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
         self._decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")
