@@ -22,7 +22,7 @@ from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
-from m6rec_udf.satisfaction import Rows, is_known, train
+from m6rec_udf.satisfaction import Rows, train
 
 Progress = Callable[[str, int, int], None]
 KEPT_VERSIONS = 3
@@ -229,11 +229,12 @@ class _Build:
     def _decide_model(self, snapshot: arrays.Snapshot, rows: Rows) -> None:
         model = snapshot.model
         assert model is not None
-        known = is_known(rows.x)
-        groups = {"new": ~known, "known": known} if model.known is not None else {"new": np.ones(len(known), bool)}
+        groups = model.rows_of(rows.x)
         for name, part in model.parts.items():
             own = rows.y[groups[name]]
             kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
+            if name == "unseen":
+                kind = "item-item score from text, calibrated"
             why = f"{len(own)} rows, {int((own > 0).sum())} with y > 0, {part.trees} trees"
             self._decide(f"satisfaction_model_{name}_items", kind, why)
 

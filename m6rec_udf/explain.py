@@ -101,6 +101,7 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
     from m6rec_udf.candidates import propose
     from m6rec_udf.ranking import FEATURES, features
     from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS, LINEAR_SHARES
+    from m6rec_udf.unseen import UnseenPart
 
     assert snapshot.model is not None
     profile = Profile(snapshot, behaviour)
@@ -117,7 +118,12 @@ def explain(snapshot: Snapshot, behaviour: Behaviour, item: int) -> list[dict[st
     ]
     model = snapshot.model.part_of(x)
     booster = model.booster()
-    if booster is not None:
+    if isinstance(model, UnseenPart):
+        base, *own = map(float, model.contributions(x)[0])
+        rows.append(_row("base", "expected raw score", None, base))
+        added = {"score_item_item": own[0], "score_semantic": own[1]}
+        rows += [_row("feature", name, float(x[0, i]), added.get(name, 0.0)) for i, name in enumerate(FEATURES)]
+    elif booster is not None:
         shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
         linear = model.linear_parts(x)[0]
         for name, part in zip(LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES, linear[1:], strict=True):

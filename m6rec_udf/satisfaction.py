@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from m6rec_udf.errors import NotBuiltError
+from m6rec_udf.logistic import calibrate, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
+from m6rec_udf.unseen import UnseenPart, is_unseen, train_unseen
 
 TREES = 300
 LINEAR_LOGS = (
@@ -138,7 +140,7 @@ class Part:
 
 @dataclass
 class SatisfactionModel:
-    """Predicts calibrated satisfaction: one part for items new to the user, one for items the user knows.
+    """Predicts calibrated satisfaction: apart for items new to the user, items the user knows, and items new to all.
 
     Coming back to an item is far more likely than finding a new one and follows other signs; in one model the former
     would take the trees, and lists of new items are what most people ask for.
@@ -146,16 +148,26 @@ class SatisfactionModel:
     Attributes:
         new: for items without behaviour of the user.
         known: for items with behaviour of the user; None: ``new`` serves both.
+        unseen: for items without behaviour of anybody; None: ``new`` serves them too.
     """
 
     new: Part = field(default_factory=Part)
     known: Part | None = None
+    unseen: UnseenPart | None = None
     features: tuple[str, ...] = FEATURES
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Part | UnseenPart]:
         """The parts by name."""
-        return {"new": self.new} | ({} if self.known is None else {"known": self.known})
+        found = {"new": self.new, "known": self.known, "unseen": self.unseen}
+        return {name: part for name, part in found.items() if part is not None}
+
+    def rows_of(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of ``x`` that each part scores, bool ``[r]`` by name."""
+        known = is_known(x) if self.known is not None else np.zeros(len(x), bool)
+        unseen = is_unseen(x) & ~known if self.unseen is not None else np.zeros(len(x), bool)
+        masks = {"new": ~known & ~unseen, "known": known, "unseen": unseen}
+        return {name: masks[name] for name in self.parts}
 
     @property
     def base_rate(self) -> float:
@@ -164,8 +176,11 @@ class SatisfactionModel:
 
     def to_json(self) -> str:
         """Everything as JSON text."""
-        keys = ("text", "slope", "intercept", "base_rate", "linear", "curve")
-        parts = {name: {key: getattr(part, key) for key in keys} for name, part in self.parts.items()}
+        keys = {
+            UnseenPart: ("floor", "slope", "intercept", "base_rate"),
+            Part: ("text", "slope", "intercept", "base_rate", "linear", "curve"),
+        }
+        parts = {name: {key: getattr(part, key) for key in keys[type(part)]} for name, part in self.parts.items()}
         return json.dumps({**parts, "features": list(self.features)})
 
     @classmethod
@@ -182,27 +197,33 @@ class SatisfactionModel:
                 f"{len(FEATURES)})",
                 "run m6rec_udf.build(con) again; the data stays as it is",
             )
-        return cls(**{name: Part(**part) for name, part in stored.items()}, features=features)
+        unseen = stored.pop("unseen", None)
+        return cls(
+            **{name: Part(**part) for name, part in stored.items()},
+            unseen=None if unseen is None else UnseenPart(**unseen),
+            features=features,
+        )
 
-    def part_of(self, x: np.ndarray) -> Part:
+    def part_of(self, x: np.ndarray) -> Part | UnseenPart:
         """The part that scores one row ``[1, f]``."""
-        return self.known if self.known is not None and is_known(x)[0] else self.new
+        return next(self.parts[name] for name, rows in self.rows_of(x).items() if rows[0])
 
     def raw(self, x: np.ndarray) -> np.ndarray:
         """Logit of z before calibration, float64 ``[r]``."""
-        return self._by_part(x, Part.raw)
+        return self._by_part(x, lambda part, rows: part.raw(rows))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
-        return self._by_part(x, Part.predict)
+        return self._by_part(x, lambda part, rows: part.predict(rows))
 
-    def _by_part(self, x: np.ndarray, score: Callable[[Part, np.ndarray], np.ndarray]) -> np.ndarray:
-        known = is_known(x)
-        if self.known is None or not known.any():
+    def _by_part(self, x: np.ndarray, score: Callable[[Part | UnseenPart, np.ndarray], np.ndarray]) -> np.ndarray:
+        groups = self.rows_of(x)
+        if groups["new"].all():
             return score(self.new, x)
         out = np.empty(len(x))
-        out[known] = score(self.known, x[known])
-        out[~known] = score(self.new, x[~known])
+        for name, rows in groups.items():
+            if rows.any():
+                out[rows] = score(self.parts[name], x[rows])
         return out
 
 
@@ -214,17 +235,6 @@ def is_known(x: np.ndarray) -> np.ndarray:
 def threads() -> int:
     """Threads for LightGBM: OMP_NUM_THREADS or all cores."""
     return int(os.environ.get("OMP_NUM_THREADS", "0")) or (os.cpu_count() or 1)
-
-
-def logit(p: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)), clipped away from 0 and 1."""
-    p = np.clip(p, 1e-9, 1 - 1e-9)
-    return np.asarray(np.log(p / (1 - p)))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x))."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -40, 40))))
 
 
 def _prior_score(x: np.ndarray) -> np.ndarray:
@@ -281,12 +291,17 @@ def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndar
 def train(rows: Rows, later: Rows, *, seed: int) -> SatisfactionModel:
     """Fit on ``rows``; stop and calibrate on ``later``, a slice of time after them that holds no impressions."""
     known, known_later = is_known(rows.x), is_known(later.x)
+    unseen, unseen_later = is_unseen(rows.x) & ~known, is_unseen(later.x) & ~known_later
+    new = (rows.only(~known & ~unseen), later.only(~known_later & ~unseen_later))
     apart = (rows.only(known), later.only(known_later))
-    if not _is_enough(*apart) or not _is_enough(rows.only(~known), later.only(~known_later)):
+    if not _is_enough(*new):
         return SatisfactionModel(_train_part(rows, later, seed=seed))
-    return SatisfactionModel(
-        _train_part(rows.only(~known), later.only(~known_later), seed=seed), _train_part(*apart, seed=seed)
-    )
+    if _is_enough(*apart):
+        model = SatisfactionModel(_train_part(*new, seed=seed), _train_part(*apart, seed=seed))
+    else:
+        model = SatisfactionModel(_train_part(rows.only(~unseen), later.only(~unseen_later), seed=seed))
+    model.unseen = train_unseen([rows.only(unseen), later.only(unseen_later)], model.new.base_rate)
+    return model
 
 
 def _is_enough(rows: Rows, later: Rows) -> bool:
@@ -335,24 +350,3 @@ def _train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
     model.text = booster.model_to_string(num_iteration=booster.best_iteration)
     model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
     return model
-
-
-def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept), by Newton steps."""
-    slope, intercept = 1.0, 0.0
-    ridge = 1e-3
-    for _ in range(50):
-        p = sigmoid(slope * raw + intercept)
-        error = weight * (p - y)
-        curvature = weight * np.maximum(p * (1 - p), 1e-9)
-        gradient = np.array([(error * raw).sum() + ridge * (slope - 1), error.sum() + ridge * intercept])
-        cross = (curvature * raw).sum()
-        hessian = np.array([[(curvature * raw * raw).sum() + ridge, cross], [cross, curvature.sum() + ridge]])
-        step = np.linalg.solve(hessian, gradient)
-        slope, intercept = slope - step[0], intercept - step[1]
-        if np.abs(step).max() < 1e-10:
-            break
-    if not np.isfinite([slope, intercept]).all() or slope <= 0.05:
-        offset = float(logit(np.array([np.average(y, weights=weight)]))[0] - np.average(raw, weights=weight))
-        return 1.0, offset
-    return float(slope), float(intercept)
