@@ -98,12 +98,12 @@ def with_new_items(
 def _shares(content: Floats, known: NDArray[Any], text: Floats, words: Floats, new: NDArray[Any]) -> sp.csr_matrix:
     """k_jw of new items j (columns) and known items w (rows), ``[n, n]``; each column sums to 1 or 0."""
     f = content.astype(np.float64)
-    solved = np.linalg.solve(f.T @ f + RIDGE * np.eye(f.shape[1]), f.T)
+    solved = np.linalg.solve(f.T @ f + RIDGE * np.eye(f.shape[1]), f.T).astype(np.float32)
     rows, columns, shares = [], [], []
     for start in range(0, len(new), 2048):
         block = new[start : start + 2048]
-        regression = np.round(np.hstack([text[block], words[block]]) @ solved, 7)
-        best = top_per_row(regression.astype(np.float32), TEXT_NEIGHBOURS).tocoo()
+        regression = np.round(np.hstack([text[block], words[block]]) @ solved, 6)  # equal texts stay equal
+        best = top_per_row(regression, TEXT_NEIGHBOURS).tocoo()
         rows.append(known[best.col])
         columns.append(block[best.row])
         shares.append(best.data / np.bincount(best.row, best.data, len(block))[best.row])
