@@ -236,6 +236,8 @@ class _Build:
         for name, part in model.parts.items():
             y = past.visits.of_what_comes_next.y if name == "session" else past.rows.y[names == name]
             kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
+            if name == "unseen":
+                kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
             self._decide(f"satisfaction_model_{name}", kind, why)
 
@@ -296,7 +298,7 @@ class _Build:
         chosen, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
         self.settings = chosen
         snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
-        snapshot.item_item = moment.item_item_of(x, chosen, self.text)
+        snapshot.item_item = moment.item_item_of(x, chosen, self.text, self.items["words"])
         self._decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
         self._decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
         self._decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")

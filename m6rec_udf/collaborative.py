@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-TEXT_NEIGHBOURS = 20
-NEW_ITEM_NEIGHBOURS = 200
 TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
 
 
@@ -67,46 +65,6 @@ def joined(closed: sp.csr_matrix, tail: sp.csr_matrix, tail_weight: float) -> sp
     weights = (closed + tail * np.float32(tail_weight)).tocsr()
     weights.sort_indices()
     return weights
-
-
-def with_new_items(
-    weights: sp.csr_matrix, text: Floats, popularity: NDArray[Any], *, most_items: int
-) -> sp.csr_matrix:
-    """Item-item weights with a column for every item without behaviour, made from its text.
-
-    The column of a new item j is a mean of the columns of the 20 known items w nearest in text, each with its own
-    diagonal in front (a history that holds w itself speaks for j): sum_w k_jw (B[:, w] + g e_w), k_jw proportional to
-    cos(t_j, t_w)^8, g the mean column sum of B. The map from text to the collaborative space of Gantner and others
-    2010 ("Learning attribute-to-feature mappings for cold-start recommendations"), by nearest neighbours.
-
-    Args:
-        weights: ``[n, n]``, row = item in the history.
-        text: unit vectors ``[n, d]``; zero where there is no text.
-        popularity: behaviour per item, ``[n]``.
-        most_items: only so many of the most popular items lend their columns.
-    """
-    order = np.lexsort((np.arange(len(popularity)), -popularity))
-    known = np.sort(order[: min(most_items, int((popularity > 0).sum()))])
-    new = np.flatnonzero((popularity <= 0) & text.any(axis=1))
-    if not len(known) or not len(new):
-        return weights
-    rows, columns, shares = [], [], []
-    for start in range(0, len(new), 2048):
-        block = new[start : start + 2048]
-        near = np.maximum(np.round((text[block] @ text[known].T).astype(np.float64), 5), 0.0) ** 8
-        best = top_per_row(near.astype(np.float32), TEXT_NEIGHBOURS).tocoo()
-        rows.append(known[best.col])
-        columns.append(block[best.row])
-        total = np.bincount(best.row, best.data, len(block))
-        shares.append(best.data / total[best.row])
-    n = len(popularity)
-    share = sp.csr_matrix((np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n))
-    own = float(weights.sum()) / max(1, int((np.diff(weights.tocsc().indptr) > 0).sum()))
-    lent = (weights @ share + own * share).tocsc()
-    lent = top_per_row_sparse(lent.T.tocsr(), NEW_ITEM_NEIGHBOURS).T
-    out = (weights + lent).tocsr().astype(np.float32)
-    out.sort_indices()
-    return out
 
 
 def ease(x: sp.csr_matrix, regularisation: float) -> Floats:

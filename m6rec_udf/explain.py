@@ -143,14 +143,21 @@ def contributions(model: SatisfactionModel, x: np.ndarray) -> tuple[float, np.nd
     """
     from m6rec_udf.ranking import FEATURES
     from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS, LINEAR_SHARES
+    from m6rec_udf.unseen import UnseenPart
 
     coefficient, offset = model.mixture(x)
     total = np.zeros(len(FEATURES) + 1)
     for name, weight in coefficient.items():
         part = model.parts[name]
-        booster = part.booster()
         if not weight[0]:
             continue
+        if isinstance(part, UnseenPart):
+            floor, of_items, of_text = part.contributions(x)[0]
+            total[FEATURES.index("score_item_item")] += weight[0] * of_items
+            total[FEATURES.index("score_semantic")] += weight[0] * of_text
+            total[-1] += weight[0] * floor
+            continue
+        booster = part.booster()
         if booster is None:
             return 0.0, None
         shares = np.asarray(booster.predict(x, pred_contrib=True))[0]

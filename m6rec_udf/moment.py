@@ -10,7 +10,7 @@ import duckdb
 import numpy as np
 import scipy.sparse as sp
 
-from m6rec_udf import collaborative, models
+from m6rec_udf import collaborative, models, new_items
 from m6rec_udf.arrays import ITEM_COLUMNS, Snapshot
 from m6rec_udf.history import Behaviour
 from m6rec_udf.query import one
@@ -96,13 +96,15 @@ def _codes(values: list[Any]) -> np.ndarray:
 
 
 def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The rows of stg_items as columns."""
+    """The rows of stg_items as columns, and ``words``, the word vectors of their texts."""
     rows = con.execute(
         "select item_id, domain, category, brand, created_at, item_text from stg_items order by item_idx"
     ).fetchall()
     names = ("item_ids", "domains", "categories", "brands", "created_at", "texts")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+    found: dict[str, Any] = {name: list(column) for name, column in zip(names, columns, strict=True)}
+    found["words"] = new_items.word_vectors([text or "" for text in found["texts"]], seed=0)
+    return found
 
 
 def read_snapshot(
@@ -117,7 +119,7 @@ def read_snapshot(
     domains = sorted(set(items["domains"]))
     segments = [r[0] for r in con.execute("select distinct segment from feat_segment_item order by 1").fetchall()]
     x = interactions(con, n)
-    item_item = item_item_of(x, chosen, text)
+    item_item = item_item_of(x, chosen, text, items["words"])
     factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
     as_of = bound["as_of"]
     return Snapshot(
@@ -160,10 +162,11 @@ def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
     )
 
 
-def item_item_of(x: sp.csr_matrix, chosen: Settings, text: np.ndarray) -> sp.csr_matrix:
-    """The same, with weights for items without behaviour, from their text."""
+def item_item_of(x: sp.csr_matrix, chosen: Settings, text: np.ndarray, words: np.ndarray) -> sp.csr_matrix:
+    """The same, with weights for items without behaviour, from their text and its words."""
     popularity = np.asarray(x.sum(0)).ravel()
-    return collaborative.with_new_items(item_item_weights(x, chosen), text, popularity, most_items=CLOSED_FORM_ITEMS)
+    weights = item_item_weights(x, chosen)
+    return new_items.with_new_items(weights, text, words, popularity, most_items=CLOSED_FORM_ITEMS)
 
 
 def interactions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from m6rec_udf.errors import NotBuiltError
+from m6rec_udf.logistic import calibrate, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
+from m6rec_udf.unseen import UnseenPart, is_unseen, train_unseen
 
 TREES = 300
 LINEAR_LOGS = (
@@ -42,7 +44,7 @@ LINEAR_RANKS = (
     "rank_success",
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
-PARTS = ("new", "known", "stranger", "session")
+PARTS = ("new", "known", "unseen", "stranger", "session")
 SESSION_SHARE = 0.2  # of the session part between visits
 LEAST_POSITIVES = 30
 SPLIT_POSITIVES = 300  # of strangers and of others, before each gets a part of its own
@@ -169,18 +171,20 @@ class SatisfactionModel:
     Attributes:
         new: items new to the user, over the window that follows.
         known: items with behaviour of the user; None: scored like new ones.
+        unseen: items without behaviour of anybody; None: scored like new ones.
         stranger: users without behaviour; None: scored like the others.
         session: items new to the user, what comes next in a visit; None: ``new`` alone.
     """
 
     new: Part = field(default_factory=Part)
     known: Part | None = None
+    unseen: UnseenPart | None = None
     stranger: Part | None = None
     session: Part | None = None
     features: tuple[str, ...] = FEATURES
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Part | UnseenPart]:
         """The parts by name."""
         found = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in found.items() if part is not None}
@@ -192,8 +196,11 @@ class SatisfactionModel:
 
     def to_json(self) -> str:
         """Everything as JSON text."""
-        keys = ("text", "slope", "intercept", "base_rate", "linear", "curve")
-        parts = {name: {key: getattr(part, key) for key in keys} for name, part in self.parts.items()}
+        keys = {
+            UnseenPart: ("floor", "slope", "intercept", "base_rate"),
+            Part: ("text", "slope", "intercept", "base_rate", "linear", "curve"),
+        }
+        parts = {name: {key: getattr(part, key) for key in keys[type(part)]} for name, part in self.parts.items()}
         return json.dumps({**parts, "features": list(self.features)})
 
     @classmethod
@@ -210,7 +217,12 @@ class SatisfactionModel:
                 f"{len(FEATURES)})",
                 "run m6rec_udf.build(con) again; the data stays as it is",
             )
-        return cls(**{name: Part(**part) for name, part in stored.items()}, features=features)
+        unseen = stored.pop("unseen", None)
+        return cls(
+            **{name: Part(**part) for name, part in stored.items()},
+            unseen=None if unseen is None else UnseenPart(**unseen),
+            features=features,
+        )
 
     def mixture(self, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Coefficient of each part's raw score and the offset: log-odds = offset + sum of coefficient * raw score.
@@ -251,10 +263,12 @@ class SatisfactionModel:
 def part_names(x: np.ndarray, among: Container[str]) -> np.ndarray:
     """Name of the part each row belongs to, ``new`` where its own is not among those there are."""
     names = np.full(len(x), "new", dtype="<U8")
-    if "known" in among:
-        names[is_known(x)] = "known"
     if "stranger" in among:
         names[~has_history(x)] = "stranger"
+    if "unseen" in among:
+        names[is_unseen(x)] = "unseen"
+    if "known" in among:
+        names[is_known(x)] = "known"
     return names
 
 
@@ -271,17 +285,6 @@ def is_known(x: np.ndarray) -> np.ndarray:
 def threads() -> int:
     """Threads for LightGBM: OMP_NUM_THREADS or all cores."""
     return int(os.environ.get("OMP_NUM_THREADS", "0")) or (os.cpu_count() or 1)
-
-
-def logit(p: np.ndarray) -> np.ndarray:
-    """log(p / (1 - p)), clipped away from 0 and 1."""
-    p = np.clip(p, 1e-9, 1 - 1e-9)
-    return np.asarray(np.log(p / (1 - p)))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x))."""
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -40, 40))))
 
 
 def _prior_score(x: np.ndarray) -> np.ndarray:
@@ -358,19 +361,27 @@ class Examples:
 def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     """Fit every part there is enough to learn from; the others' rows go to ``new``."""
     rows, later = examples.rows, examples.later
-    among = {"new"}
+    among = {"new", "unseen"}
     if _is_enough(*(r.only(is_known(r.x)) for r in (rows, later))):
         among.add("known")
-    strangers = [r.only(~has_history(r.x)) for r in (rows, later)]
-    guests = [r.only(has_history(r.x) & ~is_known(r.x)) for r in (rows, later)]
-    if all(_is_enough(*own, least=SPLIT_POSITIVES) for own in (strangers, guests)):
+    strangers, guests = (
+        [r.only(part_names(r.x, {*among, "stranger"}) == name) for r in (rows, later)] for name in ("stranger", "new")
+    )
+    if _is_enough(*strangers, least=SPLIT_POSITIVES) and _is_enough(*guests, least=SPLIT_POSITIVES):
         among.add("stranger")
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(_train_part(rows, later, seed=seed))
-    parts = {n: _train_part(rows.only(mine == n), later.only(mine_later == n), seed=seed) for n in sorted(among)}
-    model = SatisfactionModel(parts["new"], parts.get("known"), parts.get("stranger"))
-    visits, judges = (r.only(~is_known(r.x) & has_history(r.x)) for r in (examples.visits, examples.later_visits))
+    parts = {
+        name: _train_part(rows.only(mine == name), later.only(mine_later == name), seed=seed)
+        for name in sorted(among - {"unseen"})
+    }
+    model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
+    unseen = [rows.only(mine == "unseen"), later.only(mine_later == "unseen")]
+    model.unseen = train_unseen(unseen, model.new.base_rate)
+    visits, judges = (
+        r.only((part_names(r.x, among) == "new") & has_history(r.x)) for r in (examples.visits, examples.later_visits)
+    )
     if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
         model.session = _train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
         model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
@@ -431,34 +442,3 @@ def _train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
     model.text = booster.model_to_string(num_iteration=booster.best_iteration)
     model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
     return model
-
-
-def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept): damped Newton steps."""
-    rate = np.average(y, weights=weight)
-    fitted = np.array([1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))])
-    ridge = 1e-3
-
-    def loss(at: np.ndarray) -> float:
-        z = at[0] * raw + at[1]
-        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * ridge * ((at[0] - 1) ** 2 + at[1] ** 2))
-
-    best = loss(fitted)
-    for _ in range(100):
-        p = sigmoid(fitted[0] * raw + fitted[1])
-        error = weight * (p - y)
-        curvature = weight * np.maximum(p * (1 - p), 1e-9)
-        gradient = np.array([(error * raw).sum() + ridge * (fitted[0] - 1), error.sum() + ridge * fitted[1]])
-        cross = (curvature * raw).sum()
-        hessian = np.array([[(curvature * raw * raw).sum() + ridge, cross], [cross, curvature.sum() + ridge]])
-        step = np.linalg.solve(hessian, gradient)
-        while np.abs(step).max() > 1e-10 and loss(fitted - step) > best:
-            step = step / 2
-        fitted = fitted - step
-        best = loss(fitted)
-        if np.abs(step).max() < 1e-10:
-            break
-    slope, intercept = fitted.tolist()
-    if not np.isfinite([slope, intercept]).all() or slope <= 0.05:
-        return 1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))
-    return slope, intercept

@@ -13,14 +13,17 @@ edited as (
         or exists (select 1 from m6.history_edits where user_id is null)
 ),
 
+bounded as (select cast(until as timestamp) as latest),
+
 stored as (
     select
         user_id,
         case
-            when until = timestamp 'infinity' then history
-            else list_filter(history, lambda h: h.happened_at <= epoch(until))
+            when latest = timestamp 'infinity' then history
+            else list_filter(history, lambda h: h.happened_at <= epoch(latest))
         end as history
     from m6.stored_histories
+    cross join bounded
     where user_id in (select user_id from requested) and user_id not in (select user_id from edited)
 ),
 

@@ -11,7 +11,6 @@ from m6rec_udf.collaborative import (
     svd_factors,
     top_per_row,
     top_per_row_sparse,
-    with_new_items,
 )
 
 
@@ -123,35 +122,3 @@ def test_more_factors_than_items_with_behaviour():
     assert factors.shape == fold_in.shape == (4, 2)
     assert np.isfinite(factors).all()
     assert not fold_in[2:].any()
-
-
-def test_a_new_item_gets_the_weights_of_what_its_text_is_like(x):
-    """Items 28 and 29 lose their behaviour; their text is that of their taste."""
-    known = x.toarray()
-    known[:, 28:] = 0
-    known = sp.csr_matrix(known)
-    rng = np.random.default_rng(2)
-    text = np.eye(2, dtype=np.float32)[np.arange(30) % 2] + 0.1 * rng.random((30, 2)).astype(np.float32)
-    text /= np.linalg.norm(text, axis=1, keepdims=True)
-    weights = closed_form_item_item(known, regularisation=10.0, neighbours=100, most_items=1000)
-    popularity = np.asarray(known.sum(0)).ravel()
-    found = with_new_items(weights, text, popularity, most_items=1000)
-    np.testing.assert_array_equal(found[:, :28].toarray(), weights[:, :28].toarray())
-    even, odd = found[:28:2, 28].sum(), found[1:28:2, 28].sum()
-    assert even > 5 * odd
-    # the formula, by hand
-    near = np.maximum(np.round((text[28] @ text[:28].T).astype(np.float64), 5), 0) ** 8
-    best = np.argsort(-near, kind="stable")[:20]
-    share = np.zeros(30)
-    share[best] = near[best] / near[best].sum()
-    dense = weights.toarray()
-    own = dense.sum() / (dense.sum(0) > 0).sum()
-    np.testing.assert_allclose(found[:, 28].toarray().ravel(), dense @ share + own * share, rtol=1e-4, atol=1e-6)
-
-
-def test_new_items_without_text_and_old_items_stay_as_they_are(x):
-    weights = closed_form_item_item(x, regularisation=10.0, neighbours=100, most_items=1000)
-    popularity = np.asarray(x.sum(0)).ravel()
-    assert with_new_items(weights, np.ones((30, 2), np.float32), popularity, most_items=1000) is weights
-    popularity[0] = 0
-    assert with_new_items(weights, np.zeros((30, 2), np.float32), popularity, most_items=1000) is weights

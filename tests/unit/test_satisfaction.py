@@ -253,7 +253,7 @@ def test_items_the_user_knows_have_a_model_of_their_own():
         return out
 
     model = train(Examples(made(3000, 0), made(1500, 1)), seed=0)
-    assert set(model.parts) == {"new", "known"}
+    assert set(model.parts) == {"new", "known", "unseen"}
     check = made(1000, 2)
     z = model.predict(check.x)
     known = check.x[:, events] > 0
@@ -280,7 +280,7 @@ def test_strangers_have_a_model_of_their_own():
         return out
 
     model = train(Examples(made(3000, 0), made(1500, 1)), seed=0)
-    assert set(model.parts) == {"new", "stranger"}
+    assert set(model.parts) == {"new", "unseen", "stranger"}
     check = made(1000, 2)
     z, stranger = model.predict(check.x), check.x[:, events] == 0
     assert np.corrcoef(z[stranger], check.y[stranger])[0, 1] > 0.8
@@ -306,7 +306,7 @@ def test_inside_a_visit_what_comes_next_decides_and_between_visits_a_share_of_it
         ),
         seed=0,
     )
-    assert set(model.parts) == {"new", "session"}
+    assert set(model.parts) == {"new", "unseen", "session"}
     check = made(1000, 4, "item_satisfaction", 1.0)
     covisitation = check.x[:, FEATURES.index("score_covisitation")]
     assert np.corrcoef(model.predict(check.x), covisitation > 0.5)[0, 1] > 0.9
@@ -338,3 +338,43 @@ def test_a_model_of_another_version_says_what_to_do():
     with pytest.raises(NotBuiltError, match="another version of m6rec") as caught:
         SatisfactionModel.from_json(json.dumps(old))
     assert "build(con) again" in str(caught.value)
+
+
+def with_unseen(n: int, seed: int, share: float) -> Rows:
+    """Rows of which every third is of an item without behaviour; its successes follow the item-item score."""
+    out = rows(n, seed, lambda v: (v > 0.5).astype(float), "item_satisfaction")
+    rng = np.random.default_rng(seed + 100)
+    unseen = np.arange(n) % 3 == 0
+    out.x[:, FEATURES.index("pair_log_events")] = 0
+    out.x[:, FEATURES.index("item_log_events")] = np.where(unseen, 0.0, 1.0)
+    score = out.x[:, FEATURES.index("score_item_item")]
+    out.y[unseen] = rng.random(int(unseen.sum())) < share * score[unseen]
+    return out
+
+
+def test_items_nobody_touched_are_ordered_by_their_text_alone():
+    """Their item-item score comes from text; what speaks for others (item_satisfaction) must not order them."""
+    model = train(Examples(with_unseen(6000, 0, 0.1), with_unseen(3000, 1, 0.1)), seed=0)
+    assert set(model.parts) == {"new", "unseen"}
+    check = with_unseen(6000, 2, 0.1)
+    unseen = check.x[:, FEATURES.index("item_log_events")] == 0
+    z = model.predict(check.x)
+    score = check.x[unseen, FEATURES.index("score_item_item")]
+    assert np.corrcoef(np.argsort(np.argsort(score)), np.argsort(np.argsort(z[unseen])))[0, 1] > 0.999
+    assert abs(z[unseen].mean() - check.y[unseen].mean()) < 0.01  # calibrated apart: the others' rate is 0.5
+    assert z[~unseen].mean() == pytest.approx(0.5, abs=0.05)
+    back = SatisfactionModel.from_json(model.to_json())
+    np.testing.assert_array_equal(back.predict(check.x), z)
+    weight = model.mixture(check.x)[0]
+    assert (weight["unseen"] != 0).tolist() == unseen.tolist()
+
+
+def test_without_successes_items_nobody_touched_are_promised_little():
+    model = train(Examples(with_unseen(6000, 0, 0.0), with_unseen(3000, 1, 0.0)), seed=0)
+    assert model.unseen is not None
+    assert model.unseen.slope == 1.0
+    check = with_unseen(6000, 2, 0.0)
+    unseen = check.x[:, FEATURES.index("item_log_events")] == 0
+    z = model.predict(check.x[unseen])
+    assert 0 < z.mean() < 0.001
+    assert len(np.unique(z)) > 1000  # still in the order of the score

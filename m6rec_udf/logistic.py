@@ -1,0 +1,47 @@
+"""Logits, and a logistic calibration of scores (Platt 1999)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+    """log(p / (1 - p)), clipped away from 0 and 1."""
+    p = np.clip(p, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(p / (1 - p)))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x))."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -40, 40))))
+
+
+def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept): damped Newton steps."""
+    rate = np.average(y, weights=weight)
+    fitted = np.array([1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))])
+    ridge = 1e-3
+
+    def loss(at: np.ndarray) -> float:
+        z = at[0] * raw + at[1]
+        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * ridge * ((at[0] - 1) ** 2 + at[1] ** 2))
+
+    best = loss(fitted)
+    for _ in range(100):
+        p = sigmoid(fitted[0] * raw + fitted[1])
+        error = weight * (p - y)
+        curvature = weight * np.maximum(p * (1 - p), 1e-9)
+        gradient = np.array([(error * raw).sum() + ridge * (fitted[0] - 1), error.sum() + ridge * fitted[1]])
+        cross = (curvature * raw).sum()
+        hessian = np.array([[(curvature * raw * raw).sum() + ridge, cross], [cross, curvature.sum() + ridge]])
+        step = np.linalg.solve(hessian, gradient)
+        while np.abs(step).max() > 1e-10 and loss(fitted - step) > best:
+            step = step / 2
+        fitted = fitted - step
+        best = loss(fitted)
+        if np.abs(step).max() < 1e-10:
+            break
+    slope, intercept = fitted.tolist()
+    if not np.isfinite([slope, intercept]).all() or slope <= 0.05:
+        return 1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))
+    return slope, intercept

@@ -1,0 +1,79 @@
+"""Satisfaction with items nobody has touched yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m6rec_udf.logistic import calibrate, logit, sigmoid
+from m6rec_udf.ranking import FEATURES
+
+if TYPE_CHECKING:
+    from m6rec_udf.satisfaction import Rows
+
+LEAST_SUCCESSES = 10  # fewer teach the level only
+
+
+@dataclass
+class UnseenPart:
+    """The model of items nobody has touched yet: the score that their text earns them, calibrated.
+
+    Few successes ever come from such items while a build looks back, and none of their own behaviour tells them apart:
+    trees fitted to all items put them in an order of chance. Their item-item weights, made from text, are worth more
+    alone; two numbers learn what the score promises.
+
+    Attributes:
+        floor: item-item scores below it, and items without one, count as it.
+        slope, intercept: sigmoid(slope * raw + intercept).
+        base_rate: mean y of such items, shrunk to a tenth of that of all new items as if ten candidates had shown it.
+    """
+
+    floor: float = 1e-6
+    slope: float = 1.0
+    intercept: float = 0.0
+    base_rate: float = 0.005
+    trees = 0
+    text = ""
+
+    def booster(self) -> None:
+        """None: there are no trees."""
+
+    def raw(self, x: np.ndarray) -> np.ndarray:
+        """Log of the item-item score; cosines of text part what is equal, float64 ``[r]``."""
+        return np.asarray(self.contributions(x).sum(1))
+
+    def contributions(self, x: np.ndarray) -> np.ndarray:
+        """What the raw score is the sum of: the floor, ``score_item_item``, ``score_semantic``, float64 ``[r, 3]``."""
+        score = np.nan_to_num(x[:, FEATURES.index("score_item_item")].astype(np.float64))
+        cosine = np.nan_to_num(x[:, FEATURES.index("score_semantic")].astype(np.float64))
+        lowest = np.full(len(x), np.log(self.floor))
+        return np.column_stack([lowest, np.log(np.maximum(score, self.floor)) - lowest, 0.01 * cosine])
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
+        return sigmoid(self.slope * self.raw(x) + self.intercept)
+
+
+def is_unseen(x: np.ndarray) -> np.ndarray:
+    """Rows whose item has no behaviour of anybody, bool ``[r]``."""
+    return np.asarray(x[:, FEATURES.index("item_log_events")] <= 0)
+
+
+def train_unseen(parts: list[Rows], base_rate: float) -> UnseenPart:
+    """Level and slope from what behaviour of past windows says about items that had none when they began."""
+    x = np.concatenate([part.x[part.slot == 0] for part in parts])
+    y = np.concatenate([part.y[part.slot == 0] for part in parts])
+    weight = np.concatenate([part.weight[part.slot == 0] for part in parts])
+    rate = (float((weight * y).sum()) + base_rate) / (float(weight.sum()) + 10.0)
+    score = x[:, FEATURES.index("score_item_item")]
+    floor = float(np.quantile(score[score > 0], 0.01)) if (score > 0).any() else 1e-6
+    model = UnseenPart(floor=max(floor, 1e-12), base_rate=rate)
+    raw = model.raw(x)
+    offset = float(logit(np.array([rate]))[0]) - (float(np.average(raw, weights=weight)) if len(raw) else 0.0)
+    model.intercept = offset
+    if (y > 0).sum() >= LEAST_SUCCESSES:  # Newton starts from the base rate
+        model.slope, intercept = calibrate(raw + offset, y, weight)
+        model.intercept = model.slope * offset + intercept
+    return model
