@@ -6,6 +6,8 @@ Triggers note in ``m6.history_edits`` whose behaviour was updated or deleted sin
 
 from __future__ import annotations
 
+import hashlib
+
 import duckdb
 
 from m6rec_udf import models
@@ -44,6 +46,12 @@ def reset(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(f"delete from m6.{table}")
 
 
+def reset_unless_made_with(con: duckdb.DuckDBPyConnection, found: dict[str, Model]) -> None:
+    """The same where the stored histories were made with another SQL of m6.behaviour."""
+    if one(con, "select definition from m6.history_marks")[0] != _definition(found):
+        reset(con)
+
+
 def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: tuple[int, int]) -> None:
     """Store everybody's history up to the marks, inside the transaction of the build that has read so far.
 
@@ -67,13 +75,18 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: tuple[
     con.execute("alter table m6.stored_histories add primary key (user_id)")
     con.execute("drop view m6.built_behaviour")
     con.execute(_view("recent_behaviour", found, f"event_seq > {events}", f"feedback_seq > {feedback}"))
-    con.execute("insert into m6.history_marks values (?, ?)", [events, feedback])
+    con.execute("insert into m6.history_marks values (?, ?, ?)", [events, feedback, _definition(found)])
 
 
 def _feedback_mark(con: duckdb.DuckDBPyConnection, mark: int) -> int:
     """Feedback that names an impression or request that may still arrive stays outside the stored lists."""
     first = one(con, _UNRESOLVED)[0]
     return int(mark if first is None else min(mark, first))
+
+
+def _definition(found: dict[str, Model]) -> str:
+    text = "\n".join(found[name].sql for name in models.LIVE)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_shipped(found: dict[str, Model]) -> bool:

@@ -188,6 +188,21 @@ def test_feedback_to_an_uncommon_mark_is_kept_outside(shop):
     histories_match(shop, "2024-03-05 07:00:00")
 
 
+def test_other_macros_keep_the_stored_histories_another_grade_does_not(shop, shop_file):
+    shop.execute("update m6.definitions set content_hash = 'of an earlier version'")
+    shop.close()
+    con = world.connect(shop_file)
+    assert stored(con) == 60
+    histories_match(con)
+    con.execute("update m6.definitions set content_hash = 'of an earlier version'")
+    con.execute("update m6.history_marks set definition = 'of an earlier version'")
+    con.close()
+    con = world.connect(shop_file)
+    assert stored(con) == 0
+    histories_match(con)
+    con.close()
+
+
 @pytest.fixture
 def in_cells(shop, monkeypatch):
     """The shop with its few items in cells, a tenth of them looked through first."""

@@ -7,10 +7,11 @@ comment on table m6.stored_histories is 'one row per user: the behaviour the bui
 comment on column m6.stored_histories.user_id is 'whose';
 comment on column m6.stored_histories.history is 'by happened_at (seconds since 1970), item_id, interest, satisfaction';
 
-create table m6.history_marks (event_seq bigint not null, feedback_seq bigint not null);
+create table m6.history_marks (event_seq bigint not null, feedback_seq bigint not null, definition varchar not null);
 comment on table m6.history_marks is 'at most one row: what m6.stored_histories has read; none: nothing';
 comment on column m6.history_marks.event_seq is 'last m6.events.event_seq';
 comment on column m6.history_marks.feedback_seq is 'last m6.feedback.feedback_seq';
+comment on column m6.history_marks.definition is 'SHA-256 of the SQL of m6.behaviour they were made with';
 
 create table m6.history_edits (user_id varchar);
 comment on table m6.history_edits is 'one row per user whose behaviour was updated or deleted since the build: m6.stored_histories is not read for them';
