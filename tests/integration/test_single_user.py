@@ -145,7 +145,7 @@ def test_a_build_reads_the_tail_and_clears_the_edits(shop):
     assert world.rows(shop, "select count(*) from m6.history_edits where user_id = 'u21'") == [(1,)]
     m6.build(shop)
     assert world.rows(shop, "from m6.history_edits") == []
-    assert world.rows(shop, "select count(*) from m6.recent_behaviour") == [(0,)]
+    assert world.rows(shop, "from m6.edited_users") == []
     histories_match(shop)
 
 
@@ -180,7 +180,7 @@ def test_feedback_to_an_uncommon_mark_is_kept_outside(shop):
     """A mark in the middle of the data: what is behind it is stored, the rest is read beside it."""
     shop.execute("begin")
     found = histories.models.with_satisfaction(histories.models.collect(), "graded")
-    histories.write(shop, found, (500, 40))
+    histories.write(shop, found, 500)
     shop.execute("commit")
     assert world.rows(shop, "select count(*) from m6.recent_behaviour")[0][0] > 0
     assert stored(shop) > 0
