@@ -455,7 +455,7 @@ class _Build:
                 about = model.description.replace("'", "''")
                 con.execute(f"comment on table m6.{model.name} is '{about}'")
         con.execute(behaviour_view(self.models["stg_behaviour"].sql, self.models[models.IN_FORCE].sql))
-        histories.write(con, self.models, self.marks)
+        histories.write(con, self.models, self.marks[0])
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
         con.execute("delete from m6.lineage")

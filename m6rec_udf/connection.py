@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf import histories, registry, resources
+from m6rec_udf import histories, models, registry, resources
 from m6rec_udf.errors import LockedError, M6Error, ModelSqlError
 from m6rec_udf.query import one
 
@@ -172,7 +172,7 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
             except duckdb.Error as error:
                 raise ModelSqlError(f"sql definition {name} failed: {error}") from error
             if name == "behaviour":
-                histories.reset(con)
+                histories.reset_unless_made_with(con, models.with_satisfaction(models.collect(), "graded"))
         con.execute("delete from m6.definitions")
         con.execute("insert into m6.definitions values (?)", [digest])
         con.execute("commit")
@@ -184,8 +184,6 @@ def _define(con: duckdb.DuckDBPyConnection) -> None:
 def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Empty tables for what a build writes, so that the macros can be created before the first build."""
     from datetime import datetime
-
-    from m6rec_udf import models
 
     cursor = con.cursor()
     try:

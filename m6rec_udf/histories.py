@@ -1,10 +1,13 @@
 """The stored histories: one row per user written by a build, and a view of what came after it.
 
 ``m6.stored_histories`` is a cache of ``m6.behaviour`` up to ``m6.history_marks``; ``m6.recent_behaviour`` is the rest.
-Triggers note in ``m6.history_edits`` whose behaviour was updated or deleted since: theirs is read afresh.
+Triggers note in ``m6.history_edits`` whose events were updated or deleted since: theirs is read afresh. Feedback is
+never stored: a table with triggers takes no INSERT OR IGNORE, which feedback and impressions need.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 import duckdb
 
@@ -30,12 +33,6 @@ from m6.built_behaviour
 where hash(user_id) % $parts = $part
 group by user_id
 """
-_UNRESOLVED = (
-    "select min(f.feedback_seq) - 1 from m6.feedback as f left join m6.impressions as i "
-    "on f.impression_id = i.impression_id where i.impression_id is null and f.impression_id is not null "
-    "or f.impression_id is null and f.user_id is null"
-)
-
 
 def reset(con: duckdb.DuckDBPyConnection) -> None:
     """No stored histories: every history is read from m6.behaviour."""
@@ -44,11 +41,17 @@ def reset(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(f"delete from m6.{table}")
 
 
-def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: tuple[int, int]) -> None:
-    """Store everybody's history up to the marks, inside the transaction of the build that has read so far.
+def reset_unless_made_with(con: duckdb.DuckDBPyConnection, found: dict[str, Model]) -> None:
+    """The same where the stored histories were made with another SQL of m6.behaviour."""
+    if one(con, "select definition from m6.history_marks")[0] != _definition(found):
+        reset(con)
+
+
+def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], events: int) -> None:
+    """Store everybody's history up to the mark of its events, inside the transaction of the build that has read so far.
 
     Nothing is stored where a row's grade may depend on other rows (a satisfaction function or staging of the
-    project's own) or where events and feedback are views without an order of arrival.
+    project's own) or where events are a view without an order of arrival.
     """
     reset(con)
     kinds = con.execute(
@@ -57,23 +60,24 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: tuple[
     ).fetchall()[0][0]
     if kinds < 4 or not _is_shipped(found):
         return
-    events, feedback = marks[0], _feedback_mark(con, marks[1])
     con.execute("create or replace table m6.stored_histories as from m6.stored_histories limit 0")
-    con.execute(_view("built_behaviour", found, f"event_seq <= {events}", f"feedback_seq <= {feedback}"))
+    con.execute(_view("built_behaviour", found, f"event_seq <= {int(events)}", "false"))
     total = one(con, "select estimated_size from duckdb_tables() where schema_name = 'm6' and table_name = 'events'")[0]
     parts = int(total or 0) // USERS_AT_ONCE + 1
     for part in range(parts):
         con.execute(_LISTS, {"parts": parts, "part": part})
     con.execute("alter table m6.stored_histories add primary key (user_id)")
     con.execute("drop view m6.built_behaviour")
-    con.execute(_view("recent_behaviour", found, f"event_seq > {events}", f"feedback_seq > {feedback}"))
-    con.execute("insert into m6.history_marks values (?, ?)", [events, feedback])
+    con.execute(_view("recent_behaviour", found, f"event_seq > {int(events)}", "true"))
+    con.execute(
+        "insert into m6.history_marks select ?, bit_xor(hash(t)), ? from m6.event_types as t",
+        [events, _definition(found)],
+    )
 
 
-def _feedback_mark(con: duckdb.DuckDBPyConnection, mark: int) -> int:
-    """Feedback that names an impression or request that may still arrive stays outside the stored lists."""
-    first = one(con, _UNRESOLVED)[0]
-    return int(mark if first is None else min(mark, first))
+def _definition(found: dict[str, Model]) -> str:
+    text = "\n".join(found[name].sql for name in models.LIVE)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_shipped(found: dict[str, Model]) -> bool:

@@ -24,8 +24,8 @@ class Behaviour:
         interest, satisfaction: float ``[e]``.
         happened_at: float ``[e]`` seconds since 1970.
         segment: int ``[users]`` code in ``settings['segments']``, -1 for none.
-        asked_at: float ``[users]`` moment of the question, seconds since 1970; NaN, None: the snapshot's moment or the
-            user's last event, whichever is later.
+        asked_at: float ``[users]`` moment of a question from before the snapshot's moment, seconds since 1970; NaN,
+            None or a later one: the snapshot's moment or the user's last event, whichever is later.
     """
 
     users: int
@@ -80,7 +80,7 @@ class Profile:
         now = np.full(b.users, float(snapshot.settings["as_of"]))
         np.maximum.at(now, b.row, b.happened_at)
         if b.asked_at is not None:
-            now = np.where(np.isnan(b.asked_at), now, b.asked_at)
+            now = np.fmin(now, b.asked_at)
         age = (now[b.row] - b.happened_at) / DAY
         self._activity(b, age)
         key = b.row.astype(np.int64) * n + b.item

@@ -58,7 +58,7 @@ state as (
     where boosts <> 'm6.no_boosts'
     union all
     select null, 8, user_id, null, null, null, null
-    from m6.history_edits
+    from m6.edited_users
     where coalesce(user_id, cast(for_user as varchar)) = cast(for_user as varchar)
     union all
     select history, null, null, null, null, null, null

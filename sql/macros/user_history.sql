@@ -9,21 +9,25 @@ edited as (
     select r.user_id
     from requested as r
     where
-        r.user_id in (select user_id from m6.history_edits where user_id is not null)
-        or exists (select 1 from m6.history_edits where user_id is null)
+        r.user_id in (select user_id from m6.edited_users where user_id is not null)
+        or exists (select 1 from m6.edited_users where user_id is null)
 ),
 
-bounded as (select cast(until as timestamp) as latest),
+clock as (
+    select
+        until = timestamp 'infinity' as is_open,
+        epoch(until) as seconds
+),
 
 stored as (
     select
-        user_id,
+        s.user_id,
         case
-            when latest = timestamp 'infinity' then history
-            else list_filter(history, lambda h: h.happened_at <= epoch(latest))
+            when c.is_open then s.history
+            else list_filter(s.history, lambda h: h.happened_at <= c.seconds)
         end as history
-    from m6.stored_histories
-    cross join bounded
+    from m6.stored_histories as s
+    cross join clock as c
     where user_id in (select user_id from requested) and user_id not in (select user_id from edited)
 ),
 

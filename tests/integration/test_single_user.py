@@ -145,7 +145,7 @@ def test_a_build_reads_the_tail_and_clears_the_edits(shop):
     assert world.rows(shop, "select count(*) from m6.history_edits where user_id = 'u21'") == [(1,)]
     m6.build(shop)
     assert world.rows(shop, "from m6.history_edits") == []
-    assert world.rows(shop, "select count(*) from m6.recent_behaviour") == [(0,)]
+    assert world.rows(shop, "from m6.edited_users") == []
     histories_match(shop)
 
 
@@ -180,12 +180,27 @@ def test_feedback_to_an_uncommon_mark_is_kept_outside(shop):
     """A mark in the middle of the data: what is behind it is stored, the rest is read beside it."""
     shop.execute("begin")
     found = histories.models.with_satisfaction(histories.models.collect(), "graded")
-    histories.write(shop, found, (500, 40))
+    histories.write(shop, found, 500)
     shop.execute("commit")
     assert world.rows(shop, "select count(*) from m6.recent_behaviour")[0][0] > 0
     assert stored(shop) > 0
     histories_match(shop)
     histories_match(shop, "2024-03-05 07:00:00")
+
+
+def test_other_macros_keep_the_stored_histories_another_grade_does_not(shop, shop_file):
+    shop.execute("update m6.definitions set content_hash = 'of an earlier version'")
+    shop.close()
+    con = world.connect(shop_file)
+    assert stored(con) == 60
+    histories_match(con)
+    con.execute("update m6.definitions set content_hash = 'of an earlier version'")
+    con.execute("update m6.history_marks set definition = 'of an earlier version'")
+    con.close()
+    con = world.connect(shop_file)
+    assert stored(con) == 0
+    histories_match(con)
+    con.close()
 
 
 @pytest.fixture

@@ -3,18 +3,19 @@ create table m6.stored_histories (
     user_id varchar primary key,
     history struct(item_id varchar, interest float, satisfaction float, happened_at double)[] not null
 );
-comment on table m6.stored_histories is 'one row per user: the behaviour the build in force has read, as m6.user_history gives it; a cache of m6.behaviour';
+comment on table m6.stored_histories is 'one row per user: the events the build in force has read, graded, as m6.user_history gives them; a cache of m6.behaviour';
 comment on column m6.stored_histories.user_id is 'whose';
 comment on column m6.stored_histories.history is 'by happened_at (seconds since 1970), item_id, interest, satisfaction';
 
-create table m6.history_marks (event_seq bigint not null, feedback_seq bigint not null);
+create table m6.history_marks (event_seq bigint not null, types_hash ubigint, definition varchar not null);
 comment on table m6.history_marks is 'at most one row: what m6.stored_histories has read; none: nothing';
 comment on column m6.history_marks.event_seq is 'last m6.events.event_seq';
-comment on column m6.history_marks.feedback_seq is 'last m6.feedback.feedback_seq';
+comment on column m6.history_marks.types_hash is 'of m6.event_types: another one and no stored history is read';
+comment on column m6.history_marks.definition is 'SHA-256 of the SQL of m6.behaviour they were made with';
 
 create table m6.history_edits (user_id varchar);
-comment on table m6.history_edits is 'one row per user whose behaviour was updated or deleted since the build: m6.stored_histories is not read for them';
-comment on column m6.history_edits.user_id is 'who; NULL: everybody, m6.event_types was edited';
+comment on table m6.history_edits is 'one row per user whose events were updated or deleted since the build: m6.stored_histories is not read for them';
+comment on column m6.history_edits.user_id is 'who';
 
 create trigger history_event_deleted after delete on m6.events referencing old table as gone for each statement
     insert into m6.history_edits select distinct user_id from gone where event_seq <= (select max(event_seq) from m6.history_marks);
@@ -23,25 +24,3 @@ create trigger history_event_updated after update on m6.events referencing old t
     select distinct user_id
     from (select * from gone union all select * from came)
     where event_seq <= (select max(event_seq) from m6.history_marks);
-create trigger history_impression_deleted after delete on m6.impressions referencing old table as gone for each statement
-    insert into m6.history_edits select distinct user_id from gone;
-create trigger history_impression_updated after update on m6.impressions referencing old table as gone new table as came for each statement
-    insert into m6.history_edits select user_id from gone union select user_id from came;
-create trigger history_feedback_deleted after delete on m6.feedback referencing old table as gone for each statement
-    insert into m6.history_edits
-    select distinct coalesce(i.user_id, g.user_id)
-    from gone as g
-    left join m6.impressions as i on g.impression_id = i.impression_id or g.impression_id is null and g.request_id = i.request_id
-    where g.feedback_seq <= (select max(feedback_seq) from m6.history_marks);
-create trigger history_feedback_updated after update on m6.feedback referencing old table as gone new table as came for each statement
-    insert into m6.history_edits
-    select distinct coalesce(i.user_id, g.user_id)
-    from (select * from gone union all select * from came) as g
-    left join m6.impressions as i on g.impression_id = i.impression_id or g.impression_id is null and g.request_id = i.request_id
-    where g.feedback_seq <= (select max(feedback_seq) from m6.history_marks);
-create trigger history_type_inserted after insert on m6.event_types referencing new table as came for each statement
-    insert into m6.history_edits select null from came limit 1;
-create trigger history_type_deleted after delete on m6.event_types referencing old table as gone for each statement
-    insert into m6.history_edits select null from gone limit 1;
-create trigger history_type_updated after update on m6.event_types referencing old table as gone new table as came for each statement
-    insert into m6.history_edits select null from came limit 1;
