@@ -4,13 +4,15 @@
 
 The protocol of the sequence models' literature. Equal times are shuffled with a seed before the last event is named:
 in file order it would be read off the file. Settings of the peers are chosen on the event before the last. m6rec
-builds on the log without the last events and recommends to everybody as of its own end.
+builds on the log without the last events and is asked twice: at the moment of each user's last event (``until``), as
+it would be while the user is there, and at the end of the log, as a letter to everybody would. The peers know no time.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from datetime import datetime
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +20,7 @@ import common
 import duckdb
 import peers
 import polars as pl
+import pyarrow as pa
 
 import m6rec_udf as m6
 
@@ -36,6 +39,11 @@ def name_last(con: duckdb.DuckDBPyConnection, seed: int) -> None:
             "item_id) = $2 and count(*) over (partition by user_id) >= 3",
             [seed, place],
         )
+    con.execute(
+        "create or replace temp table last_moments as select user_id, min(e.happened_at) as happened_at "
+        "from m6.events e join m6.event_types t using (event_type) semi join last_events using (user_id, item_id) "
+        "where t.interest > 0 group by user_id"
+    )
     con.execute("create or replace temp table last_two as from last_events union all from events_before_last")
 
 
@@ -56,19 +64,38 @@ def tuned(con: duckdb.DuckDBPyConnection, k: int, budget: float) -> dict[str, An
     return others
 
 
-def own_lists(con: duckdb.DuckDBPyConnection, seed: int) -> Any:
-    """m6rec's lists after a build on what is left in ``m6.events``."""
+class Own:
+    """m6rec's lists after one build on what is left in ``m6.events``, for questions of either kind."""
 
-    def recommender(con: duckdb.DuckDBPyConnection, as_of: Any, users: Any, k: int) -> Any:
-        begin = time.perf_counter()
-        version = m6.build(con, seed=seed, activate=False).model_version
-        print(f"built in {time.perf_counter() - begin:.0f} s", flush=True)
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.version: int | None = None
+
+    def lists(self, con: duckdb.DuckDBPyConnection, users: list[str], k: int, until: datetime | None) -> pa.Table:
+        """Lists of users who are asked at one moment; None: the end of the log."""
+        if self.version is None:
+            begin = time.perf_counter()
+            self.version = m6.build(con, seed=self.seed, activate=False).model_version
+            print(f"built in {time.perf_counter() - begin:.0f} s", flush=True)
         return con.sql(
-            "select user_id, item_id, rank from m6.slates($users, k := $k, exclude_seen := true, version := $version)",
-            params={"users": users["user_id"].to_pylist(), "k": k, "version": version},
+            "select user_id, item_id, rank from m6.slates($users, k := $k, exclude_seen := true, version := $version, "
+            "until := coalesce($until, timestamp 'infinity'))",
+            params={"users": users, "k": k, "version": self.version, "until": until},
         ).to_arrow_table()
 
-    return recommender
+    def at_the_end(self, con: duckdb.DuckDBPyConnection, as_of: Any, users: Any, k: int) -> pa.Table:
+        """Everybody at the end of the log."""
+        return self.lists(con, users["user_id"].to_pylist(), k, None)
+
+    def in_the_visit(self, con: duckdb.DuckDBPyConnection, as_of: Any, users: Any, k: int) -> pa.Table:
+        """Everybody at the moment of their last event."""
+        con.register("asked", users)
+        moments = con.execute(
+            "select happened_at, list(user_id order by user_id) from last_moments semi join asked using (user_id) "
+            "group by happened_at order by happened_at"
+        ).fetchall()
+        con.unregister("asked")
+        return pa.concat_tables([self.lists(con, names, k, moment) for moment, names in moments])
 
 
 def figures(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> pl.DataFrame:
@@ -78,7 +105,8 @@ def figures(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> pl.Dat
     con.execute(
         "delete from m6.events where (user_id, item_id) in (select (user_id, item_id) from last_events)"
     )
-    methods = {"m6rec": own_lists(con, given.seed), **others}
+    own = Own(given.seed)
+    methods = {"m6rec": own.in_the_visit, "m6rec at the end": own.at_the_end, **others}
     found = common.frame(evaluation.score(con, methods, "last_events", k=given.k, seed=given.seed))
     print("\n## leave-last-out\n")
     common.show(found, f"ndcg@{given.k}", [f"{m}@{given.k}" for m in ("hit_rate", "mrr", "coverage", "novelty")])
