@@ -145,9 +145,9 @@ def rows_of_window(
 
     Users are those active in the window; y is the best satisfaction of the pair inside it, 0 where nothing
     happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
-    Half of the users are asked about once more with only the latest one to five of their behaviours, and, where few
-    users have no history yet, some with none (Volkovs, Yu, Poutanen 2017, "DropoutNet"): what suits newcomers and
-    strangers is learned even where there were few of them.
+    As many users as there are newcomers, at most half, are asked about once more with only the latest one to five of
+    their behaviours, and, where few users have no history yet, some with none (Volkovs, Yu, Poutanen 2017,
+    "DropoutNet"): what suits newcomers and strangers is learned even where there were few of them.
     """
     as_of = float(snapshot.settings["as_of"])
     users = np.unique(outcomes.user)
@@ -156,14 +156,18 @@ def rows_of_window(
         users = np.sort(generator.choice(users, USERS_PER_WINDOW, replace=False))
     segments = snapshot.settings["segments"]
     answers = Answers(outcomes.user * snapshot.n + outcomes.item, outcomes.satisfaction)
-    parts, strangers = [], 0
+    parts: list[Rows] = []
+    strangers, newcomers = 0, 0
     for start in range(0, len(users), 1000):
         block = users[start : start + 1000]
         behaviour = log.behaviour(block, as_of, segments)
-        strangers += len(block) - len(np.unique(behaviour.row))
+        length = np.bincount(behaviour.row, minlength=len(block))
+        strangers += int((length == 0).sum())
+        newcomers += int((length < MOST_OF_A_SHORT_HISTORY).sum())
         own = None if extra is None else extra(block)
         parts.append(_rows_of_questions(snapshot, behaviour, block, answers, generator, extra=own))
-    again = (min(LEAST_STRANGERS - strangers, len(users)), 0), (len(users) // 2, MOST_OF_A_SHORT_HISTORY)
+    short = min(newcomers, len(users) // 2)
+    again = (min(LEAST_STRANGERS - strangers, len(users)), 0), (short, MOST_OF_A_SHORT_HISTORY)
     for count, most in again:
         if count > 0:
             block = np.sort(generator.choice(users, count, replace=False))

@@ -51,7 +51,7 @@ def test_new_items_are_ordered_by_the_taste_of_the_history(launched):
 
 def test_the_build_says_what_it_learned_of_new_items(launched):
     found = shop_world.rows(
-        launched, "select value from m6.decisions where name = 'satisfaction_model_unseen_items'"
+        launched, "select value from m6.decisions where name = 'satisfaction_model_unseen'"
     )
     assert found == [("item-item score from text, calibrated",)]
 
@@ -63,7 +63,7 @@ def test_the_explanation_of_a_new_item_adds_up(launched):
         "select name, value, contribution from m6.explain(?, ?)",
         [shop_world.USERS[0], best],
     )
-    raw = next(value for name, value, _ in found if name == "raw score")
+    raw = next(value for name, value, _ in found if name == "log-odds")
     parts = {name: contribution for name, _, contribution in found if contribution}
     assert sum(parts.values()) == pytest.approx(raw, abs=1e-6)
-    assert {"expected raw score", "score_item_item"} <= set(parts)
+    assert {"expected log-odds", "score_item_item"} <= set(parts)

@@ -32,13 +32,21 @@ with m6.connect(path, encoder=HashEncoder(32) if encoder == "hash" else None, re
     exec(extra)
 print(json.dumps({"opened": opened, "asked": loaded(), "empty": empty}))
 """
+QUIET = "import __main__\n__main__.__file__ = 'script'\n"  # without a script DuckDB draws progress bars into stdout
+
+
 
 
 def ask(path: Path, *, encoder: str, read_only: str = "no", extra: str = "") -> dict[str, list[str]]:
     """What a fresh interpreter had loaded."""
     arguments = [str(path), encoder, read_only, extra, json.dumps(HEAVY), *QUESTIONS]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], check=False, capture_output=True, text=True, timeout=120, cwd=ROOT
+        [sys.executable, "-c", QUIET + PROGRAM, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

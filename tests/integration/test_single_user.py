@@ -150,6 +150,8 @@ def test_a_build_reads_the_tail_and_clears_the_edits(shop):
 
 
 def test_a_forgotten_user_leaves_no_stored_history(shop):
+    shop.execute("update m6.events set value = 2 where user_id = 'u21'")
+    assert world.rows(shop, "from m6.history_edits where user_id = 'u21'") != []
     m6.forget_user(shop, "u21")
     assert world.rows(shop, "from m6.stored_histories where user_id = 'u21'") == []
     assert world.rows(shop, "from m6.history_edits where user_id = 'u21'") == []
