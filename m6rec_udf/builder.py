@@ -257,7 +257,9 @@ class _Build:
             bound = moment.parameters(self.con, when, self.settings.positive_at)
             moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
             self.clock("features of past moments")
-            snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+            snapshot = moment.read_snapshot(
+                self.con, bound, self.items, self.text, self.settings, with_item_item=at > 0
+            )
             snapshot.cells = self.cells
             if at == 0:
                 self._choose_item_item(snapshot, until)
@@ -295,10 +297,10 @@ class _Build:
     def _choose_item_item(self, snapshot: arrays.Snapshot, until: float) -> None:
         """Settle regularisation, neighbours and trend on the latest window; the snapshot follows."""
         x = moment.interactions(self.con, snapshot.n)
-        chosen, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
+        chosen, weights, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
         self.settings = chosen
         snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
-        snapshot.item_item = moment.item_item_of(x, chosen, self.text, self.items["words"])
+        snapshot.item_item = moment.with_new_items(x, weights, self.text, self.items["words"])
         self._decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
         self._decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
         self._decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")

@@ -108,9 +108,18 @@ def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def read_snapshot(
-    con: duckdb.DuckDBPyConnection, bound: dict[str, Any], items: dict[str, Any], text: np.ndarray, chosen: Settings
+    con: duckdb.DuckDBPyConnection,
+    bound: dict[str, Any],
+    items: dict[str, Any],
+    text: np.ndarray,
+    chosen: Settings,
+    *,
+    with_item_item: bool = True,
 ) -> Snapshot:
-    """Arrays of the temp tables of ``run_models``; learns the item-item weights and factors."""
+    """Arrays of the temp tables of ``run_models``; learns the item-item weights and factors.
+
+    ``with_item_item=False`` leaves the item-item weights empty: their settings are not chosen yet.
+    """
     n = len(items["item_ids"])
     table = con.execute(f"select {', '.join(ITEM_COLUMNS)} from feat_item_activity order by item_idx").fetchnumpy()
     item = np.column_stack(
@@ -119,7 +128,9 @@ def read_snapshot(
     domains = sorted(set(items["domains"]))
     segments = [r[0] for r in con.execute("select distinct segment from feat_segment_item order by 1").fetchall()]
     x = interactions(con, n)
-    item_item = item_item_of(x, chosen, text, items["words"])
+    item_item = sp.csr_matrix((n, n), dtype=np.float32)
+    if with_item_item:
+        item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
     factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
     as_of = bound["as_of"]
     return Snapshot(
@@ -162,10 +173,9 @@ def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
     )
 
 
-def item_item_of(x: sp.csr_matrix, chosen: Settings, text: np.ndarray, words: np.ndarray) -> sp.csr_matrix:
-    """The same, with weights for items without behaviour, from their text and its words."""
+def with_new_items(x: sp.csr_matrix, weights: sp.csr_matrix, text: np.ndarray, words: np.ndarray) -> sp.csr_matrix:
+    """Item-item weights learned from ``x`` and those of items without behaviour, from their text and its words."""
     popularity = np.asarray(x.sum(0)).ravel()
-    weights = item_item_weights(x, chosen)
     return new_items.with_new_items(weights, text, words, popularity, most_items=CLOSED_FORM_ITEMS)
 
 

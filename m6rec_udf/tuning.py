@@ -11,7 +11,7 @@ from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import top_open
 from m6rec_udf.collaborative import ease, head_items, item_item_parts, joined, top_per_row
 from m6rec_udf.history import Profile
-from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings
+from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings, item_item_weights
 
 TREND_COLUMNS = ("trend_very_short", "trend_short", "trend_medium", "trend_long")
 TREND_POWERS = (0.25, 0.5, 1.0)
@@ -31,16 +31,18 @@ def usual_regularisation(users: int) -> float:
 
 def choose_item_item(
     snapshot: Snapshot, x: sp.csr_matrix, log: Log, settings: Settings, until: float
-) -> tuple[Settings, str]:
+) -> tuple[Settings, sp.csr_matrix, str]:
     """Regularisation, neighbours, weight of the tail and trend of item-item, by what users did in (as_of, until].
 
     Each variant ranks the unseen items of users active in the window; the best mean NDCG@20 wins, the first of equals.
     Regularisation and neighbours are chosen among the items of the closed form, tail and trend over all items.
-    ``x``: interactions up to as_of, CSR ``[users, n]``. Returns the settings and the figures in words.
+    ``x``: interactions up to as_of, CSR ``[users, n]``. Returns the settings, the weights of ``item_item_weights`` with
+    them, and the figures in words.
     """
     users = _users(snapshot, log, until, settings.seed)
     if len(users) < LEAST_USERS:
-        return settings, f"{len(users)} users to choose on, fewer than {LEAST_USERS}: the default"
+        why = f"{len(users)} users to choose on, fewer than {LEAST_USERS}: the default"
+        return settings, item_item_weights(x, settings), why
     closed, figures = _choose_closed_form(snapshot, x, log, settings, users, until)
     problem = _problem(snapshot, log, users, np.arange(snapshot.n), until)
     parts = item_item_parts(
@@ -55,7 +57,7 @@ def choose_item_item(
     figures += "; trend " + ", ".join(f"{c}^{p:g} {value:.4f}" for (c, p), value in trends.items())
     figures += "; tail " + ", ".join(f"{share:g} {value:.4f}" for share, value in tails.items())
     chosen = replace(closed, tail_weight=tail, trend_column=trend[0], trend_power=trend[1])
-    return chosen, f"NDCG@{DEPTH} of {len(users)} users in the latest window: {figures}"
+    return chosen, weights[tail], f"NDCG@{DEPTH} of {len(users)} users in the latest window: {figures}"
 
 
 def _choose_closed_form(
