@@ -240,6 +240,9 @@ class _Build:
                 kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
             self._decide(f"satisfaction_model_{name}", kind, why)
+        if model.session is not None:
+            why = "of what comes next in a visit, between visits; smallest cross-entropy on the latest window"
+            self._decide("session_share", f"{model.session_share:g}", why)
 
     # what past moments taught
 

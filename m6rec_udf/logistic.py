@@ -16,22 +16,25 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -40, 40))))
 
 
-def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept): damped Newton steps."""
+def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray, *, usual: float = 1.0) -> tuple[float, float]:
+    """Slope and intercept that minimise the cross-entropy of sigmoid(slope * raw + intercept): damped Newton steps.
+
+    ``usual``: the slope where the rows would turn the order around or say nothing of it.
+    """
     rate = np.average(y, weights=weight)
-    fitted = np.array([1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))])
+    fitted = np.array([usual, float(logit(np.array([rate]))[0] - usual * np.average(raw, weights=weight))])
     ridge = 1e-3
 
     def loss(at: np.ndarray) -> float:
-        z = at[0] * raw + at[1]
-        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * ridge * ((at[0] - 1) ** 2 + at[1] ** 2))
+        z, away = at[0] * raw + at[1], (at[0] - usual) ** 2 + at[1] ** 2
+        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * ridge * away)
 
     best = loss(fitted)
     for _ in range(100):
         p = sigmoid(fitted[0] * raw + fitted[1])
         error = weight * (p - y)
         curvature = weight * np.maximum(p * (1 - p), 1e-9)
-        gradient = np.array([(error * raw).sum() + ridge * (fitted[0] - 1), error.sum() + ridge * fitted[1]])
+        gradient = np.array([(error * raw).sum() + ridge * (fitted[0] - usual), error.sum() + ridge * fitted[1]])
         cross = (curvature * raw).sum()
         hessian = np.array([[(curvature * raw * raw).sum() + ridge, cross], [cross, curvature.sum() + ridge]])
         step = np.linalg.solve(hessian, gradient)
@@ -43,5 +46,5 @@ def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float
             break
     slope, intercept = fitted.tolist()
     if not np.isfinite([slope, intercept]).all() or slope <= 0.05:
-        return 1.0, float(logit(np.array([rate]))[0] - np.average(raw, weights=weight))
+        return usual, float(logit(np.array([rate]))[0] - usual * np.average(raw, weights=weight))
     return slope, intercept

@@ -45,7 +45,7 @@ LINEAR_RANKS = (
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
 PARTS = ("new", "known", "unseen", "stranger", "session")
-SESSION_SHARE = 0.2  # of the session part between visits
+SESSION_SHARES = (0.0, 0.1, 0.2, 0.35)  # of the session part between visits, to choose from
 LEAST_POSITIVES = 30
 SPLIT_POSITIVES = 300  # of strangers and of others, before each gets a part of its own
 SMALL_ROWS = 60_000
@@ -174,6 +174,7 @@ class SatisfactionModel:
         unseen: items without behaviour of anybody; None: scored like new ones.
         stranger: users without behaviour; None: scored like the others.
         session: items new to the user, what comes next in a visit; None: ``new`` alone.
+        session_share: of the session part between visits.
     """
 
     new: Part = field(default_factory=Part)
@@ -181,6 +182,7 @@ class SatisfactionModel:
     unseen: UnseenPart | None = None
     stranger: Part | None = None
     session: Part | None = None
+    session_share: float = 0.0
     features: tuple[str, ...] = FEATURES
 
     @property
@@ -201,7 +203,7 @@ class SatisfactionModel:
             Part: ("text", "slope", "intercept", "base_rate", "linear", "curve"),
         }
         parts = {name: {key: getattr(part, key) for key in keys[type(part)]} for name, part in self.parts.items()}
-        return json.dumps({**parts, "features": list(self.features)})
+        return json.dumps({**parts, "session_share": self.session_share, "features": list(self.features)})
 
     @classmethod
     def from_json(cls, text: str) -> SatisfactionModel:
@@ -217,9 +219,10 @@ class SatisfactionModel:
                 f"{len(FEATURES)})",
                 "run m6rec_udf.build(con) again; the data stays as it is",
             )
-        unseen = stored.pop("unseen", None)
+        unseen, share = stored.pop("unseen", None), float(stored.pop("session_share", 0.0))
         return cls(
             **{name: Part(**part) for name, part in stored.items()},
+            session_share=share,
             unseen=None if unseen is None else UnseenPart(**unseen),
             features=features,
         )
@@ -227,7 +230,7 @@ class SatisfactionModel:
     def mixture(self, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Coefficient of each part's raw score and the offset: log-odds = offset + sum of coefficient * raw score.
 
-        Between visits the parts ``new`` and ``session`` are mixed as (1 - c) and c = SESSION_SHARE and calibrated
+        Between visits the parts ``new`` and ``session`` are mixed as (1 - c) and c = ``session_share`` and calibrated
         together (the calibration stands in ``new``); inside one, the share of that mixture falls to 0 as
         ``user_session`` rises to 1, and ``session`` answers alone with its own calibration.
         """
@@ -240,8 +243,8 @@ class SatisfactionModel:
             guest = (own == "new") & has_history(x)
             inside = x[guest, FEATURES.index("user_session")].astype(np.float64)
             between = (1.0 - inside) * self.new.slope
-            coefficient["new"][guest] = between * (1.0 - SESSION_SHARE)
-            coefficient["session"][guest] = between * SESSION_SHARE + inside * self.session.slope
+            coefficient["new"][guest] = between * (1.0 - self.session_share)
+            coefficient["session"][guest] = between * self.session_share + inside * self.session.slope
             offset[guest] = (1.0 - inside) * self.new.intercept + inside * self.session.intercept
         return coefficient, offset
 
@@ -359,7 +362,10 @@ class Examples:
 
 
 def train(examples: Examples, *, seed: int) -> SatisfactionModel:
-    """Fit every part there is enough to learn from; the others' rows go to ``new``."""
+    """Fit every part there is enough to learn from; the others' rows go to ``new``, and those of strangers too.
+
+    What strangers like is popular with newcomers as well, and in a small log they are half of what there is.
+    """
     rows, later = examples.rows, examples.later
     among = {"new", "unseen"}
     if _is_enough(*(r.only(is_known(r.x)) for r in (rows, later))):
@@ -372,9 +378,10 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(_train_part(rows, later, seed=seed))
+    teaches = {name: [name] for name in sorted(among - {"unseen"})} | {"new": ["new", "stranger"]}
     parts = {
-        name: _train_part(rows.only(mine == name), later.only(mine_later == name), seed=seed)
-        for name in sorted(among - {"unseen"})
+        name: _train_part(rows.only(np.isin(mine, own)), later.only(np.isin(mine_later, own)), seed=seed)
+        for name, own in teaches.items()
     }
     model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
     unseen = [rows.only(mine == "unseen"), later.only(mine_later == "unseen")]
@@ -385,15 +392,28 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
         model.session = _train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
         model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
-        _calibrate_together(model.new, model.session, later.only((mine_later == "new") & has_history(later.x)))
+        _mix_and_calibrate(model, later.only((mine_later == "new") & has_history(later.x)))
     return model
 
 
-def _calibrate_together(new: Part, session: Part, later: Rows) -> None:
-    """Calibrate the mixture that answers between visits; as it was where the slice has too little of it."""
-    if (later.y > 0).sum() >= LEAST_POSITIVES // 3:
-        raw = (1 - SESSION_SHARE) * new.raw(later.x) + SESSION_SHARE * session.raw(later.x)
-        new.slope, new.intercept = calibrate(raw, later.y, later.weight)
+def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> None:
+    """Choose the share of ``session`` between visits by the cross-entropy on the later slice; calibrate the mixture.
+
+    Both stay as they were where the slice has too little of it.
+    """
+    assert model.session is not None
+    if (later.y > 0).sum() < LEAST_POSITIVES // 3:
+        return
+    new, session = model.new.raw(later.x), model.session.raw(later.x)
+    found = {}
+    for share in SESSION_SHARES:
+        raw = (1 - share) * new + share * session
+        slope, intercept = calibrate(raw, later.y, later.weight)
+        z = slope * raw + intercept
+        loss = float((later.weight * (np.logaddexp(0.0, z) - later.y * z)).sum())
+        found[share] = (round(loss / float(later.weight.sum()), 9), slope, intercept)
+    model.session_share = min(found, key=lambda share: found[share][0])
+    _, model.new.slope, model.new.intercept = found[model.session_share]
 
 
 def _is_enough(rows: Rows, later: Rows, *, least: int = LEAST_POSITIVES) -> bool:

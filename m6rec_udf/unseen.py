@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from m6rec_udf.satisfaction import Rows
 
 LEAST_SUCCESSES = 10  # fewer teach the level only
+USUAL_SLOPE = 0.25  # of the log of the score, where there are fewer; shops with enough of them learned about as much
 
 
 @dataclass
@@ -71,9 +72,8 @@ def train_unseen(parts: list[Rows], base_rate: float) -> UnseenPart:
     floor = float(np.quantile(score[score > 0], 0.01)) if (score > 0).any() else 1e-6
     model = UnseenPart(floor=max(floor, 1e-12), base_rate=rate)
     raw = model.raw(x)
-    offset = float(logit(np.array([rate]))[0]) - (float(np.average(raw, weights=weight)) if len(raw) else 0.0)
-    model.intercept = offset
-    if (y > 0).sum() >= LEAST_SUCCESSES:  # Newton starts from the base rate
-        model.slope, intercept = calibrate(raw + offset, y, weight)
-        model.intercept = model.slope * offset + intercept
+    level, mean = float(logit(np.array([rate]))[0]), float(np.average(raw, weights=weight)) if len(raw) else 0.0
+    model.slope, model.intercept = USUAL_SLOPE, level - USUAL_SLOPE * mean
+    if (y > 0).sum() >= LEAST_SUCCESSES:
+        model.slope, model.intercept = calibrate(raw, y, weight, usual=USUAL_SLOPE)
     return model

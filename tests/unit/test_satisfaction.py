@@ -16,7 +16,6 @@ from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
 from m6rec_udf.satisfaction import (
-    SESSION_SHARE,
     Examples,
     Part,
     Rows,
@@ -26,6 +25,7 @@ from m6rec_udf.satisfaction import (
     sigmoid,
     train,
 )
+from m6rec_udf.unseen import USUAL_SLOPE
 
 FORMULAS = (Path(__file__).resolve().parents[2] / "docs" / "formulas.md").read_text(encoding="utf-8")
 
@@ -312,7 +312,10 @@ def test_inside_a_visit_what_comes_next_decides_and_between_visits_a_share_of_it
     assert np.corrcoef(model.predict(check.x), covisitation > 0.5)[0, 1] > 0.9
     check.x[:, inside] = 0.0
     between = model.log_odds(check.x)
-    mixed = (1 - SESSION_SHARE) * model.new.raw(check.x) + SESSION_SHARE * model.session.raw(check.x)
+    assert model.session_share == 0.0, "the windows follow item_satisfaction alone"
+    model.session_share = 0.35
+    between = model.log_odds(check.x)
+    mixed = 0.65 * model.new.raw(check.x) + 0.35 * model.session.raw(check.x)
     np.testing.assert_allclose(between, model.new.slope * mixed + model.new.intercept)
     back = SatisfactionModel.from_json(model.to_json())
     np.testing.assert_array_equal(back.log_odds(check.x), between)
@@ -372,9 +375,23 @@ def test_items_nobody_touched_are_ordered_by_their_text_alone():
 def test_without_successes_items_nobody_touched_are_promised_little():
     model = train(Examples(with_unseen(6000, 0, 0.0), with_unseen(3000, 1, 0.0)), seed=0)
     assert model.unseen is not None
-    assert model.unseen.slope == 1.0
+    assert model.unseen.slope == USUAL_SLOPE
     check = with_unseen(6000, 2, 0.0)
     unseen = check.x[:, FEATURES.index("item_log_events")] == 0
     z = model.predict(check.x[unseen])
     assert 0 < z.mean() < 0.001
     assert len(np.unique(z)) > 1000  # still in the order of the score
+
+
+def test_items_nobody_touched_do_not_flood_the_lists_where_their_score_says_nothing():
+    """Enough successes, but against the order of the score: the spread stays small, not as wide as its log."""
+    rows_, later = with_unseen(6000, 0, 0.1), with_unseen(3000, 1, 0.1)
+    for part in (rows_, later):
+        unseen = part.x[:, FEATURES.index("item_log_events")] == 0
+        part.y[unseen] = (part.x[unseen, FEATURES.index("score_item_item")] < 0.05).astype(float)
+    model = train(Examples(rows_, later), seed=0)
+    assert model.unseen is not None
+    assert model.unseen.slope == USUAL_SLOPE
+    check = with_unseen(3000, 2, 0.1)
+    unseen = check.x[:, FEATURES.index("item_log_events")] == 0
+    assert model.predict(check.x[unseen]).max() < 0.2
