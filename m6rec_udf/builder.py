@@ -21,9 +21,10 @@ from m6rec_udf.cells import make_cells
 from m6rec_udf.connection import behaviour_view
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
+from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
-from m6rec_udf.satisfaction import Examples, Rows, join, no_rows, part_names, train
+from m6rec_udf.satisfaction import part_names
 
 Progress = Callable[[str, int, int], None]
 KEPT_VERSIONS = 3
@@ -234,7 +235,7 @@ class _Build:
         assert model is not None
         names = part_names(past.rows.x, model.parts)
         for name, part in model.parts.items():
-            y = past.visits.of_what_comes_next.y if name == "session" else past.rows.y[names == name]
+            y = past.visits.of_what_comes_next.y if name == "session" else past.rows.y[teaches(name, names)]
             kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
             if name == "unseen":
                 kind = "item-item score from text, calibrated"

@@ -15,7 +15,10 @@ from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
 ROWS_PER_PRODUCT = 8  # the same product shape for one user and for a batch: the same last bits
-FRONT_BLOCK = 64
+FRONT_BLOCK = 64  # scores whose maximum bounds the front from below
+SPARE = 40  # looked at beyond the k best, so that ties after rounding are all seen
+FRONT_MARGIN = 1e-5  # of the largest score: wider than the rounding of a product
+WIDER = 4  # times as many cells where too few items are open
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 LISTED = ("popular", "trending", "fresh")
 
@@ -83,7 +86,7 @@ class Scores:
         rows, items = [], []
         for row, scores in enumerate(product):
             own = np.where(open_[row], scores, -np.inf)
-            front = _front(own, min(len(own), k + 40))
+            front = _front(own, min(len(own), k + SPARE))
             front = front[own[front] > 0]
             found = _best(self.of_pairs(name, np.full(len(front), row), front), front, k)
             rows.append(np.full(len(found), row))
@@ -259,12 +262,12 @@ def _front(scores: np.ndarray, wide: int) -> np.ndarray:
     whole = scores[: blocks * FRONT_BLOCK].reshape(blocks, FRONT_BLOCK)
     highest = whole.max(axis=1) if blocks > 2 * wide else scores
     ordered = np.partition(highest, len(highest) - wide)[len(highest) - wide :]
-    return np.flatnonzero(scores >= ordered[0] - 1e-5 * abs(float(ordered.max())))
+    return np.flatnonzero(scores >= ordered[0] - FRONT_MARGIN * abs(float(ordered.max())))
 
 
 def _best(scores: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
     """The k items with the best positive scores, ties by item after rounding to 5 digits of the largest."""
-    front = _front(scores, min(len(scores), k + 40))
+    front = _front(scores, min(len(scores), k + SPARE))
     item, value = item[front], scores[front].astype(np.float64)
     item, value = item[value > 0], value[value > 0]
     rounded = np.round(value / (value.max(initial=0.0) or 1.0), 5)
@@ -288,7 +291,7 @@ def _near(
             found = _best(score[is_open], item[is_open], PER_STRATEGY)
             if len(found) >= PER_STRATEGY or probed >= len(cells.centres):
                 break
-            probed *= 4
+            probed *= WIDER
         rows.append(np.full(len(found), row))
         items.append(found)
     return np.concatenate(rows), np.concatenate(items)
@@ -302,8 +305,8 @@ def _best_sparse(scores: sp.csr_matrix, open_: np.ndarray, k: int) -> tuple[np.n
         item, value = scores.indices[a:b], scores.data[a:b]
         keep = (value > 0) & open_[row, item]
         item, value = item[keep], value[keep]
-        if len(value) > k + 40:
-            head = np.flatnonzero(value >= np.partition(value, len(value) - k - 40)[len(value) - k - 40])
+        if len(value) > k + SPARE:
+            head = np.flatnonzero(value >= np.partition(value, len(value) - k - SPARE)[len(value) - k - SPARE])
             item, value = item[head], value[head]
         rounded = np.round(value.astype(np.float64) / max(float(value.max(initial=0)), 1e-30), 5)
         best = np.lexsort((item, -rounded))[:k]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m6rec_udf.arrow import HISTORY, item_index, numbers, offsets_of, whole
 from m6rec_udf.errors import ParameterError, UnknownNameError
 from m6rec_udf.registry import Context, Function
 from m6rec_udf.single import ONE_LIST
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from m6rec_udf.arrays import Snapshot
-    from m6rec_udf.history import Behaviour, Profile
+    from m6rec_udf.history import Behaviour
 
-HISTORY = "STRUCT(item_id VARCHAR, interest FLOAT, satisfaction FLOAT, happened_at DOUBLE)[]"
 EXTRA = "STRUCT(item_id VARCHAR, bit UTINYINT)[]"
 CANDIDATE = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, features FLOAT[])[]"
 SCORED = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, satisfaction DOUBLE)[]"
@@ -30,53 +30,24 @@ SLOTS = (
 USERS_AT_ONCE = 20_000_000  # cells of one dense score matrix
 
 
-def _one(array: pa.ChunkedArray | pa.Array) -> pa.Array:
-    import pyarrow as pa
-
-    if isinstance(array, pa.ChunkedArray):
-        return array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
-    return array
-
-
-def _offsets(lists: pa.ListArray) -> tuple[np.ndarray, pa.Array]:
-    """(offsets from 0, flat values); NULL lists are empty."""
-    length = np.asarray(lists.value_lengths().fill_null(0), np.int64)
-    return np.concatenate([[0], np.cumsum(length)]), lists.flatten()
-
-
-def _numbers(array: pa.Array, fill: float | bool = 0.0) -> np.ndarray:
-    return np.asarray(array.fill_null(fill).to_numpy(zero_copy_only=False))
-
-
-def _item_index(snapshot: Snapshot, ids: pa.Array) -> np.ndarray:
-    """item_idx of item_ids; -1 for items the build does not know."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if len(ids) < 20_000:
-        index = snapshot.index
-        return np.fromiter((index.get(i, -1) for i in ids.to_pylist()), np.int64, len(ids))
-    return _numbers(pc.index_in(ids, pa.array(snapshot.item_ids, pa.string())), -1).astype(np.int64)
-
-
 def behaviour_of(
     snapshot: Snapshot, histories: pa.ListArray, segments: list[str | None], asked_at: np.ndarray | None = None
 ) -> Behaviour:
     """Arrow histories (one list of structs per user) as arrays; ``asked_at`` as in ``Behaviour``."""
     from m6rec_udf.history import Behaviour
 
-    offsets, flat = _offsets(histories)
+    offsets, flat = offsets_of(histories)
     row = np.repeat(np.arange(len(histories)), np.diff(offsets))
-    item = _item_index(snapshot, flat.field("item_id"))
+    item = item_index(snapshot, flat.field("item_id"))
     keep = item >= 0
     codes = {name: code for code, name in enumerate(snapshot.settings["segments"])}
     return Behaviour(
         len(histories),
         row[keep],
         item[keep],
-        _numbers(flat.field("interest"))[keep].astype(np.float64),
-        _numbers(flat.field("satisfaction"))[keep].astype(np.float64),
-        _numbers(flat.field("happened_at"))[keep],
+        numbers(flat.field("interest"))[keep].astype(np.float64),
+        numbers(flat.field("satisfaction"))[keep].astype(np.float64),
+        numbers(flat.field("happened_at"))[keep],
         np.asarray([codes.get(s or "*", -1) for s in segments], np.int64),
         asked_at,
     )
@@ -159,7 +130,7 @@ def _requested(context: Context, request: tuple[Any, ...]) -> tuple[Snapshot, np
 
     version, segment, history, extra, domain, among, blocked, seen, k, asked_at = request
     snapshot = of_version(context, version[0].as_py())
-    behaviour = behaviour_of(snapshot, _one(history), segment.to_pylist(), _numbers(_one(asked_at), np.nan))
+    behaviour = behaviour_of(snapshot, whole(history), segment.to_pylist(), numbers(whole(asked_at), np.nan))
     exclude = seen[0].as_py()
     found, x = candidates_of(
         snapshot,
@@ -167,7 +138,7 @@ def _requested(context: Context, request: tuple[Any, ...]) -> tuple[Snapshot, np
         allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
         exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
         at_least=int(k[0].as_py()),
-        extra=_extra(snapshot, _one(extra)),
+        extra=_extra(snapshot, whole(extra)),
     )
     return snapshot, np.searchsorted(found.row, np.arange(behaviour.users + 1)).astype(np.int32), found, x
 
@@ -198,13 +169,13 @@ def _scored_type() -> Any:
 
 
 def _extra(snapshot: Snapshot, lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    offsets, flat = _offsets(lists)
+    offsets, flat = offsets_of(lists)
     if not len(flat):
         return None
     row = np.repeat(np.arange(len(lists)), np.diff(offsets))
-    item = _item_index(snapshot, flat.field("item_id"))
+    item = item_index(snapshot, flat.field("item_id"))
     keep = item >= 0
-    return row[keep], item[keep], _numbers(flat.field("bit"))[keep]
+    return row[keep], item[keep], numbers(flat.field("bit"))[keep]
 
 
 def candidates_of(
@@ -262,7 +233,7 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
         model = of_version(context, version[0].as_py()).model
         assert model is not None
         width = len(model.features)
-        lists = _one(rows)
+        lists = whole(rows)
         lengths = np.asarray(lists.value_lengths().fill_null(-1))
         wrong = lengths[(lengths != width) & (lengths != -1)]
         if len(wrong):
@@ -290,30 +261,32 @@ def _make_slate(context: Context) -> Callable[..., Any]:
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
+        from m6rec_udf.history import Profile
+        from m6rec_udf.slate import category_shares, seed_of, slate_of
 
         if not len(version):
             return pa.array([], _slot_type())
         snapshot = of_version(context, version[0].as_py())
-        offsets, flat = _offsets(_one(found))
+        offsets, flat = offsets_of(whole(found))
         parts = {
-            "item": _item_index(snapshot, flat.field("item_id")),
-            "supporters": _numbers(flat.field("supporters")).astype(np.uint64),
-            "is_seen": _numbers(flat.field("is_seen"), False).astype(bool),
-            "satisfaction": _numbers(flat.field("satisfaction")),
+            "item": item_index(snapshot, flat.field("item_id")),
+            "supporters": numbers(flat.field("supporters")).astype(np.uint64),
+            "is_seen": numbers(flat.field("is_seen"), False).astype(bool),
+            "satisfaction": numbers(flat.field("satisfaction")),
         }
         boost = context.item_sets.get(boosts[0].as_py()) if boosts[0].as_py() is not None else None
         strength = float(calibrated[0].as_py())
         shares: list[dict[int, float]] = []
         if strength:
-            shares = category_shares(snapshot, behaviour_of(snapshot, _one(history), [None] * len(user)))
+            shares = category_shares(Profile(snapshot, behaviour_of(snapshot, whole(history), [None] * len(user))))
         out = []
         for at, (user_id, mixture, draw) in enumerate(
             zip(user.to_pylist(), weights.to_pylist(), seed.to_pylist(), strict=True)
         ):
             own = {name: values[offsets[at] : offsets[at + 1]] for name, values in parts.items()}
-            generator = None if draw is None else np.random.default_rng(_seed_of(draw, user_id))
+            generator = None if draw is None else np.random.default_rng(seed_of(draw, user_id))
             out.append(
-                _slate_of(
+                slate_of(
                     snapshot,
                     own,
                     {w["bit"]: w["weight"] for w in mixture or ()},
@@ -327,59 +300,6 @@ def _make_slate(context: Context) -> Callable[..., Any]:
         return pa.array(out, _slot_type())
 
     return m6_slate
-
-
-def _slate_of(
-    snapshot: Snapshot,
-    own: dict[str, np.ndarray],
-    weights: dict[int, float],
-    boost: dict[str, float] | None,
-    k: int,
-    diversity: float,
-    calibrated: tuple[dict[int, float], float],
-    generator: np.random.Generator | None,
-) -> list[dict[str, Any]]:
-    from m6rec_udf.slate import calibrate, diversify, mix, ranking_order
-
-    ids = [snapshot.item_ids[i] for i in own["item"]]
-    factor = np.asarray([boost.get(i, 1.0) for i in ids]) if boost else 1.0
-    score = own["satisfaction"] * factor
-    order = ranking_order(score, own["item"])
-    if diversity > 0 and len(order):
-        order = diversify(order, score, snapshot.text[own["item"]], diversity, max(5 * k, 50))
-    if calibrated[1] > 0:
-        order = calibrate(order, score, snapshot.category[own["item"]], *calibrated, 2 * k)
-    slots = mix(order, own["supporters"], own["is_seen"], weights, k, generator=generator)
-    return [
-        {
-            "item_id": ids[slot.candidate],
-            "rank": rank,
-            "score": float(score[slot.candidate]),
-            "satisfaction": float(own["satisfaction"][slot.candidate]),
-            "bit": slot.bit,
-            "supporters": slot.supporters,
-            "eligible": slot.eligible,
-            "propensity": slot.propensity,
-        }
-        for rank, slot in enumerate(slots, 1)
-    ]
-
-
-def category_shares(snapshot: Snapshot, behaviour: Behaviour) -> list[dict[int, float]]:
-    """Share of each category code in every user's positive, time-decayed interest; empty where there is none."""
-    from m6rec_udf.history import Profile
-
-    return shares_of(Profile(snapshot, behaviour), snapshot)
-
-
-def shares_of(profile: Profile, snapshot: Snapshot) -> list[dict[int, float]]:
-    """The same of a profile."""
-    code = snapshot.category[profile.item]
-    keep = (profile.long_weight > 0) & (code >= 0)
-    shares: list[dict[int, float]] = [{} for _ in range(profile.users)]
-    for user, category, weight in zip(profile.row[keep], code[keep], profile.long_weight[keep], strict=True):
-        shares[user][int(category)] = shares[user].get(int(category), 0.0) + float(weight)
-    return [{c: w / sum(own.values()) for c, w in sorted(own.items())} for own in shares]
 
 
 def _slot_type() -> Any:
@@ -399,10 +319,6 @@ def _slot_type() -> Any:
             ]
         )
     )
-
-
-def _seed_of(seed: int, user_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{user_id}".encode()).digest()[:8], "big")
 
 
 def _make_item_set(context: Context) -> Callable[..., Any]:
@@ -438,8 +354,8 @@ def _make_evidence(context: Context) -> Callable[..., Any]:
         if not len(version):
             return pa.array([], pa.string())
         snapshot = of_version(context, version[0].as_py())
-        behaviour = behaviour_of(snapshot, _one(history), [None] * len(item))
-        return pa.array(evidence(snapshot, behaviour, _item_index(snapshot, _one(item))), pa.string())
+        behaviour = behaviour_of(snapshot, whole(history), [None] * len(item))
+        return pa.array(evidence(snapshot, behaviour, item_index(snapshot, whole(item))), pa.string())
 
     return m6_evidence
 
@@ -455,10 +371,10 @@ def _make_evidence_list(context: Context) -> Callable[..., Any]:
         if not len(version):
             return pa.array([], pa.list_(pa.string()))
         snapshot = of_version(context, version[0].as_py())
-        behaviour = behaviour_of(snapshot, _one(history), [None] * len(items))
-        offsets, flat = _offsets(_one(items))
+        behaviour = behaviour_of(snapshot, whole(history), [None] * len(items))
+        offsets, flat = offsets_of(whole(items))
         row = np.repeat(np.arange(len(items)), np.diff(offsets))
-        found = pa.array(evidence(snapshot, behaviour, _item_index(snapshot, flat), row), pa.string())
+        found = pa.array(evidence(snapshot, behaviour, item_index(snapshot, flat), row), pa.string())
         return pa.ListArray.from_arrays(offsets.astype(np.int32), found)
 
     return m6_evidence_list
@@ -473,7 +389,7 @@ def _make_explain(context: Context) -> Callable[..., Any]:
         from m6rec_udf.explain import explain
 
         out = []
-        segments, histories, moments = segment.to_pylist(), _one(history), _numbers(_one(asked_at), np.nan)
+        segments, histories, moments = segment.to_pylist(), whole(history), numbers(whole(asked_at), np.nan)
         for at, (v, item_id) in enumerate(zip(version.to_pylist(), item.to_pylist(), strict=True)):
             snapshot = of_version(context, v)
             if item_id not in snapshot.index:

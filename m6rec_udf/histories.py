@@ -12,27 +12,21 @@ import hashlib
 import duckdb
 
 from m6rec_udf import models
+from m6rec_udf.errors import SchemaError
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
 
-USERS_AT_ONCE = 2_000_000  # events whose lists are made in one step, so that memory stays bounded
+EVENTS_AT_ONCE = 2_000_000  # their lists are made in one step, so that memory stays bounded
 _LISTS = """
 insert into m6.stored_histories
 select
     user_id,
-    list(
-        struct_pack(
-            item_id := item_id,
-            interest := cast(interest as float),
-            satisfaction := cast(satisfaction as float),
-            happened_at := epoch(happened_at)
-        )
-        order by happened_at, item_id, interest, satisfaction
-    )
+    m6.history_list(item_id, interest, satisfaction, happened_at)
 from m6.built_behaviour
 where hash(user_id) % $parts = $part
 group by user_id
 """
+
 
 def reset(con: duckdb.DuckDBPyConnection) -> None:
     """No stored histories: every history is read from m6.behaviour."""
@@ -63,7 +57,7 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], events: int) 
     con.execute("create or replace table m6.stored_histories as from m6.stored_histories limit 0")
     con.execute(_view("built_behaviour", found, f"event_seq <= {int(events)}", "false"))
     total = one(con, "select estimated_size from duckdb_tables() where schema_name = 'm6' and table_name = 'events'")[0]
-    parts = int(total or 0) // USERS_AT_ONCE + 1
+    parts = int(total or 0) // EVENTS_AT_ONCE + 1
     for part in range(parts):
         con.execute(_LISTS, {"parts": parts, "part": part})
     con.execute("alter table m6.stored_histories add primary key (user_id)")
@@ -88,7 +82,10 @@ def _view(name: str, found: dict[str, Model], events: str, feedback: str) -> str
     """m6.behaviour over a part of the events and feedback."""
     staged = found["stg_behaviour"].sql.replace("$as_of", "timestamp 'infinity'")
     for table, condition in (("events", events), ("feedback", feedback)):
-        staged = staged.replace(f"from m6.{table}", f"from (select * from m6.{table} where {condition})")
+        whole, part = f"from m6.{table}", f"from (select * from m6.{table} where {condition})"
+        if whole not in staged:
+            raise SchemaError(f"the model stg_behaviour reads no m6.{table}, expected to find `{whole}` in it")
+        staged = staged.replace(whole, part)
     return (
         f"create or replace view m6.{name} as\nwith stg_behaviour as (\n{staged}\n)\n"
         f"select * from (\n{found[models.IN_FORCE].sql}\n)"

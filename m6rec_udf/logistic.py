@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+RIDGE = 1e-3  # keeps separable rows finite
+LEAST_SLOPE = 0.05  # below, the order is as good as turned around
+STEPS = 100
+
 
 def logit(p: np.ndarray) -> np.ndarray:
     """log(p / (1 - p)), clipped away from 0 and 1."""
@@ -23,20 +27,19 @@ def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray, *, usual: floa
     """
     rate = np.average(y, weights=weight)
     fitted = np.array([usual, float(logit(np.array([rate]))[0] - usual * np.average(raw, weights=weight))])
-    ridge = 1e-3
 
     def loss(at: np.ndarray) -> float:
         z, away = at[0] * raw + at[1], (at[0] - usual) ** 2 + at[1] ** 2
-        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * ridge * away)
+        return float((weight * (np.logaddexp(0.0, z) - y * z)).sum() + 0.5 * RIDGE * away)
 
     best = loss(fitted)
-    for _ in range(100):
+    for _ in range(STEPS):
         p = sigmoid(fitted[0] * raw + fitted[1])
         error = weight * (p - y)
         curvature = weight * np.maximum(p * (1 - p), 1e-9)
-        gradient = np.array([(error * raw).sum() + ridge * (fitted[0] - usual), error.sum() + ridge * fitted[1]])
+        gradient = np.array([(error * raw).sum() + RIDGE * (fitted[0] - usual), error.sum() + RIDGE * fitted[1]])
         cross = (curvature * raw).sum()
-        hessian = np.array([[(curvature * raw * raw).sum() + ridge, cross], [cross, curvature.sum() + ridge]])
+        hessian = np.array([[(curvature * raw * raw).sum() + RIDGE, cross], [cross, curvature.sum() + RIDGE]])
         step = np.linalg.solve(hessian, gradient)
         while np.abs(step).max() > 1e-10 and loss(fitted - step) > best:
             step = step / 2
@@ -45,6 +48,6 @@ def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray, *, usual: floa
         if np.abs(step).max() < 1e-10:
             break
     slope, intercept = fitted.tolist()
-    if not np.isfinite([slope, intercept]).all() or slope <= 0.05:
+    if not np.isfinite([slope, intercept]).all() or slope <= LEAST_SLOPE:
         return usual, float(logit(np.array([rate]))[0] - usual * np.average(raw, weights=weight))
     return slope, intercept

@@ -130,8 +130,6 @@ def _delete(con: duckdb.DuckDBPyConnection, user: str, vectors: list[str], repor
         )
         found = _count(con.execute(f"delete from m6.{quote_name(table)} where {condition}", _used(condition, given)))
         report.deleted[table] = report.deleted.get(table, 0) + found
-    if "history_edits" in tables:  # the triggers have noted the deletions
-        con.execute("delete from m6.history_edits where user_id = ?", [user])
     if "rejected_rows" in tables:
         pattern = rf"(^|[^\w]){re.escape(user)}([^\w]|$)" if user else "^$.^"
         report.deleted["rejected_rows"] = _count(con.execute(_REJECTED, {"pattern": pattern}))

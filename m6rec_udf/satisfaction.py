@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Container
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from m6rec_udf.errors import NotBuiltError
-from m6rec_udf.logistic import calibrate, logit, sigmoid
+from m6rec_udf.logistic import logit, sigmoid
 from m6rec_udf.ranking import FEATURES
-from m6rec_udf.unseen import UnseenPart, is_unseen, train_unseen
+from m6rec_udf.unseen import UnseenPart, is_unseen
 
-TREES = 300
 LINEAR_LOGS = (
     "item_log_trend_very_short",
     "item_log_trend_short",
@@ -45,66 +44,6 @@ LINEAR_RANKS = (
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
 PARTS = ("new", "known", "unseen", "stranger", "session")
-SESSION_SHARES = (0.0, 0.1, 0.2, 0.35)  # of the session part between visits, to choose from
-LEAST_POSITIVES = 30
-SPLIT_POSITIVES = 300  # of strangers and of others, before each gets a part of its own
-SMALL_ROWS = 60_000
-PARAMETERS: dict[str, Any] = {
-    "objective": "cross_entropy",
-    "metric": ["auc", "cross_entropy"],  # stops on the order: a shift of the base rate is calibration's to mend
-    "learning_rate": 0.05,
-    "num_leaves": 15,  # 7 where there are few rows
-    "min_data_in_leaf": 50,
-    "lambda_l2": 5.0,
-    "feature_fraction": 0.4,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "max_bin": 127,
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
-}
-
-
-@dataclass
-class Rows:
-    """Training rows.
-
-    Attributes:
-        x: features, float32 ``[r, f]``.
-        y: satisfaction, float ``[r]`` in [0, 1].
-        weight: float ``[r]``.
-        slot: int ``[r]``, from 1: the slot an impression was shown in; 0: not an impression, but what the user
-            did in a window of behaviour.
-        is_next: bool ``[r]``, part of what the user did first after the question.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    weight: np.ndarray
-    slot: np.ndarray
-    is_next: np.ndarray
-
-    def only(self, keep: np.ndarray) -> Rows:
-        """The rows of a mask."""
-        return Rows(*(getattr(self, column.name)[keep] for column in fields(self)))
-
-    @property
-    def of_what_comes_next(self) -> Rows:
-        """The same rows, with y only for what came first."""
-        return replace(self, y=np.where(self.is_next, self.y, 0.0))
-
-
-def no_rows() -> Rows:
-    """Nothing to learn from."""
-    return Rows(
-        np.zeros((0, len(FEATURES)), np.float32), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool)
-    )
-
-
-def join(parts: list[Rows]) -> Rows:
-    """Rows of several windows as one."""
-    return Rows(*(np.concatenate([getattr(p, column.name) for p in parts]) for column in fields(Rows)))
 
 
 @dataclass
@@ -154,10 +93,6 @@ class Part:
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
         return np.asarray(np.column_stack([np.ones(len(x)), linear_inputs(x)]) * np.asarray(self.linear))
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
-        return sigmoid(self.slope * self.raw(x) + self.intercept)
 
 
 @dataclass
@@ -306,159 +241,3 @@ def linear_inputs(x: np.ndarray) -> np.ndarray:
     ranks = [5.0 / (5.0 + x[:, FEATURES.index(name)].astype(np.float64)) for name in LINEAR_RANKS]
     shares = [np.log(np.maximum(x[:, FEATURES.index(name)].astype(np.float64), 0.0) + 0.01) for name in LINEAR_SHARES]
     return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks, *shares])))
-
-
-def slot_inputs(slot: np.ndarray) -> np.ndarray:
-    """Whether a row is an impression, and the log of its slot, float64 ``[r, 2]``: what being shown there did."""
-    return np.column_stack([slot > 0, np.log(np.maximum(slot, 1))]).astype(np.float64)
-
-
-def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndarray]:
-    """Ridge-penalised logistic regression under the cross-entropy, by Newton steps.
-
-    Returns:
-        Intercept and weights of ``linear_inputs``, and the two weights of ``slot_inputs``: an impression is worth
-        more than the average candidate of a window, and less the lower its slot. The latter are known while
-        training and zero when serving, so the position of an item does not look like its quality.
-    """
-    x = np.column_stack([linear_inputs(rows.x), slot_inputs(rows.slot)])
-    mean, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
-    z = np.column_stack([np.ones(len(x)), (x - mean) / spread])
-    penalty = np.full(z.shape[1], ridge)
-    penalty[0] = 1e-6
-    w = np.zeros(z.shape[1])
-    w[0] = float(logit(np.array([np.average(rows.y, weights=rows.weight)]))[0])
-    for _ in range(30):
-        p = sigmoid(z @ w)
-        gradient = z.T @ (rows.weight * (p - rows.y)) + penalty * np.where(np.arange(len(w)) == 0, 0, w)
-        curvature = rows.weight * np.maximum(p * (1 - p), 1e-6)
-        step = np.linalg.solve((z * curvature[:, None]).T @ z + np.diag(penalty), gradient)
-        w -= np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
-            break
-    weights = w[1:] / spread
-    own = weights[:-2]
-    return [float(w[0] - (weights * mean).sum()), *map(float, own)], weights[-2:]
-
-
-@dataclass
-class Examples:
-    """What past moments taught: training windows and, later than they, the slice that stops and calibrates.
-
-    Attributes:
-        rows, later: questions at the start of a window; impressions among ``rows``.
-        visits, later_visits: questions in the middle of a visit.
-    """
-
-    rows: Rows
-    later: Rows
-    visits: Rows = field(default_factory=no_rows)
-    later_visits: Rows = field(default_factory=no_rows)
-
-    @property
-    def count(self) -> int:
-        """Rows that teach."""
-        return len(self.rows.y) + len(self.visits.y)
-
-
-def train(examples: Examples, *, seed: int) -> SatisfactionModel:
-    """Fit every part there is enough to learn from; the others' rows go to ``new``, and those of strangers too.
-
-    What strangers like is popular with newcomers as well, and in a small log they are half of what there is.
-    """
-    rows, later = examples.rows, examples.later
-    among = {"new", "unseen"}
-    if _is_enough(*(r.only(is_known(r.x)) for r in (rows, later))):
-        among.add("known")
-    strangers, guests = (
-        [r.only(part_names(r.x, {*among, "stranger"}) == name) for r in (rows, later)] for name in ("stranger", "new")
-    )
-    if _is_enough(*strangers, least=SPLIT_POSITIVES) and _is_enough(*guests, least=SPLIT_POSITIVES):
-        among.add("stranger")
-    mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
-    if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
-        return SatisfactionModel(_train_part(rows, later, seed=seed))
-    teaches = {name: [name] for name in sorted(among - {"unseen"})} | {"new": ["new", "stranger"]}
-    parts = {
-        name: _train_part(rows.only(np.isin(mine, own)), later.only(np.isin(mine_later, own)), seed=seed)
-        for name, own in teaches.items()
-    }
-    model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
-    unseen = [rows.only(mine == "unseen"), later.only(mine_later == "unseen")]
-    model.unseen = train_unseen(unseen, model.new.base_rate)
-    visits, judges = (
-        r.only((part_names(r.x, among) == "new") & has_history(r.x)) for r in (examples.visits, examples.later_visits)
-    )
-    if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
-        model.session = _train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
-        model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
-        _mix_and_calibrate(model, later.only((mine_later == "new") & has_history(later.x)))
-    return model
-
-
-def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> None:
-    """Choose the share of ``session`` between visits by the cross-entropy on the later slice; calibrate the mixture.
-
-    Both stay as they were where the slice has too little of it.
-    """
-    assert model.session is not None
-    if (later.y > 0).sum() < LEAST_POSITIVES // 3:
-        return
-    new, session = model.new.raw(later.x), model.session.raw(later.x)
-    found = {}
-    for share in SESSION_SHARES:
-        raw = (1 - share) * new + share * session
-        slope, intercept = calibrate(raw, later.y, later.weight)
-        z = slope * raw + intercept
-        loss = float((later.weight * (np.logaddexp(0.0, z) - later.y * z)).sum())
-        found[share] = (round(loss / float(later.weight.sum()), 9), slope, intercept)
-    model.session_share = min(found, key=lambda share: found[share][0])
-    _, model.new.slope, model.new.intercept = found[model.session_share]
-
-
-def _is_enough(rows: Rows, later: Rows, *, least: int = LEAST_POSITIVES) -> bool:
-    return bool((rows.y > 0).sum() >= least and (later.y > 0).sum() >= least // 3)
-
-
-def _train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
-    if not _is_enough(rows, later):
-        seen = np.concatenate([rows.y, later.y])
-        rate = float(seen.mean()) if len(seen) else 0.05
-        return Part(base_rate=min(max(rate, 0.001), 0.999))
-    import lightgbm
-
-    parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
-    if len(rows.y) < SMALL_ROWS:
-        parameters["num_leaves"] = 7
-    parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
-    linear, slots = fit_linear(rows)
-    behaviour = rows.slot == 0
-    base_rate = float(np.average(rows.y[behaviour], weights=rows.weight[behaviour]))
-    model = Part(base_rate=base_rate, linear=linear)
-    data = lightgbm.Dataset(
-        rows.x,
-        rows.y,
-        weight=rows.weight,
-        init_score=model.linear_parts(rows.x).sum(1) + slot_inputs(rows.slot) @ slots,
-        feature_name=list(FEATURES),
-        free_raw_data=True,
-    )
-    check = lightgbm.Dataset(
-        later.x, later.y, weight=later.weight, init_score=model.linear_parts(later.x).sum(1), reference=data
-    )
-    history: dict[str, Any] = {}
-    booster = lightgbm.train(
-        parameters,
-        data,
-        num_boost_round=TREES,
-        valid_sets=[check],
-        valid_names=["later"],
-        callbacks=[
-            lightgbm.early_stopping(40, first_metric_only=True, verbose=False),
-            lightgbm.record_evaluation(history),
-        ],
-    )
-    model.curve = [float(v) for v in history["later"]["cross_entropy"]]
-    model.text = booster.model_to_string(num_iteration=booster.best_iteration)
-    model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
-    return model

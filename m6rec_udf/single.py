@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m6rec_udf.arrow import HISTORY, item_index, whole
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.registry import Context, Function
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
-    from m6rec_udf.history import Behaviour
+    from m6rec_udf.history import Behaviour, Profile
 
 STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT)[]"
 IN_FORCE, STRATEGY, WEIGHT, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED = range(9)
@@ -53,7 +54,7 @@ class Asked:
     k: int
     diversity: float
     calibrated: float
-    until: Any
+    until: float | None
     version: int | None
     policy: int | None
     seed: int | None
@@ -91,7 +92,6 @@ def _array(values: np.ndarray) -> Any:
 def _mask_of(snapshot: Snapshot, ids: Any) -> np.ndarray:
     """Mask of the items of an Arrow array of ids; kept per content, so that a large set is looked up once."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if ids.null_count:
         ids = ids.drop_null()
@@ -103,12 +103,8 @@ def _mask_of(snapshot: Snapshot, ids: Any) -> np.ndarray:
     mask = snapshot.masks.get(key)
     if mask is None:
         mask = np.zeros(snapshot.n, bool)
-        if len(ids) < 20_000:
-            index = snapshot.index
-            mask[[index[i] for i in ids.to_pylist() if i in index]] = True
-        else:
-            found = pc.index_in(ids, snapshot.arrow_ids).drop_null()
-            mask[np.asarray(found)] = True
+        found = item_index(snapshot, ids)
+        mask[found[found >= 0]] = True
         while len(snapshot.masks) > 200:
             snapshot.masks.pop(next(iter(snapshot.masks)), None)
         snapshot.masks[key] = mask
@@ -140,7 +136,7 @@ def _weights(state: State, policy: int, segment: str, domain: str | None, bits: 
     return {}
 
 
-def _behaviour(snapshot: Snapshot, history: Any, segment: str, until: Any) -> tuple[Behaviour, list[str]]:
+def _behaviour(snapshot: Snapshot, history: Any, segment: str, until: float | None) -> tuple[Behaviour, list[str]]:
     """The history (Arrow structs in any order) up to a moment as arrays in the order of m6.user_history; item_ids."""
     from m6rec_udf.history import Behaviour
 
@@ -148,7 +144,7 @@ def _behaviour(snapshot: Snapshot, history: Any, segment: str, until: Any) -> tu
     interest, satisfaction, when = (np.asarray(history.field(at), np.float64) for at in (1, 2, 3))
     index = snapshot.index
     item = np.fromiter((index.get(i, -1) for i in ids), np.int64, len(ids))
-    limit = np.inf if until is None else float(until) / 1e6
+    limit = np.inf if until is None else until
     inside = when <= limit
     keep = np.flatnonzero(inside & (item >= 0))
     keep = keep[np.lexsort((satisfaction[keep], interest[keep], item[keep], when[keep]))]
@@ -172,10 +168,9 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
     """The lines of one user's list, best first."""
     from m6rec_udf.arrays import of_version
     from m6rec_udf.candidates import propose
-    from m6rec_udf.explain import evidence_of
-    from m6rec_udf.functions import _seed_of, _slate_of, shares_of
     from m6rec_udf.history import Profile
     from m6rec_udf.ranking import features
+    from m6rec_udf.slate import category_shares, seed_of, slate_of
 
     [(_, _, _, policy, model)] = state.rows(IN_FORCE)
     version = model if asked.version is None else asked.version
@@ -206,8 +201,8 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
         "satisfaction": snapshot.model.predict(features(snapshot, profile, found)),
     }
     rows = state.rows(STRATEGY)
-    shares = shares_of(profile, snapshot)[0] if asked.calibrated else {}
-    slots = _slate_of(
+    shares = category_shares(profile)[0] if asked.calibrated else {}
+    slots = slate_of(
         snapshot,
         own,
         _weights(state, policy, segment, asked.domain, {a: n for a, _, _, x, n in rows if x}),
@@ -215,14 +210,9 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
         asked.k,
         asked.diversity,
         (shares, asked.calibrated),
-        None if asked.seed is None else np.random.default_rng(_seed_of(asked.seed, asked.user)),
+        None if asked.seed is None else np.random.default_rng(seed_of(asked.seed, asked.user)),
     )
-    because = evidence_of(snapshot, profile, np.asarray([snapshot.index[s["item_id"]] for s in slots], np.int64))
-    names = {n: a for a, _, _, _, n in rows}
-    for slot, speaker in zip(slots, because, strict=True):
-        bit = slot.pop("bit")
-        slot["strategy"] = "seen" if bit < 0 else names.get(bit)
-        slot["because_item_id"] = speaker
+    _name(slots, snapshot, profile, {n: a for a, _, _, _, n in rows})
     if sum(slot["strategy"] != "seen" for slot in slots) < asked.k:
         slots = _filled(context, snapshot, state, asked, slots, seen_ids)
     same = {
@@ -233,6 +223,17 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
         "token": str(uuid.uuid4()),
     }
     return [slot | same for slot in slots]
+
+
+def _name(slots: list[dict[str, Any]], snapshot: Snapshot, profile: Profile, strategies: dict[int, str]) -> None:
+    """Put the strategy's name in place of its bit, and the history item that speaks most for each slot."""
+    from m6rec_udf.explain import evidence_of
+
+    because = evidence_of(snapshot, profile, np.asarray([snapshot.index[s["item_id"]] for s in slots], np.int64))
+    for slot, speaker in zip(slots, because, strict=True):
+        bit = slot.pop("bit")
+        slot["strategy"] = "seen" if bit < 0 else strategies.get(bit)
+        slot["because_item_id"] = speaker
 
 
 def _read_afresh(context: Context, user: str) -> Any:
@@ -246,7 +247,7 @@ def _read_afresh(context: Context, user: str) -> Any:
         found = con.sql(query, params={"user": user}).to_arrow_table()["h"]
     finally:
         con.close()
-    return _whole(found)
+    return whole(found)
 
 
 def _extra_of(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -268,7 +269,7 @@ def _filled(
     assert snapshot.model is not None
     until = None
     if asked.until is not None:
-        until = datetime(1970, 1, 1) + timedelta(microseconds=asked.until)
+        until = datetime(1970, 1, 1) + timedelta(seconds=asked.until)
     given = {
         "listed": [slot["item_id"] for slot in slots],
         "seen": seen,
@@ -322,7 +323,7 @@ def _make_one_list(context: Context) -> Callable[..., Any]:
 
         arguments = (user, domain, among, exclude_seen, k, diversity, calibrated, until, version, policy, seed)
         rows = zip(*(column.to_pylist() for column in arguments), strict=True)
-        histories, states = _whole(history), _whole(state)
+        histories, states = whole(history), whole(state)
         out = [
             one_list(context, histories.slice(at, 1).flatten(), State(states.slice(at, 1)), Asked(*own))
             for at, own in enumerate(rows)
@@ -330,14 +331,6 @@ def _make_one_list(context: Context) -> Callable[..., Any]:
         return pa.array(out, _line_type())
 
     return m6_one_list
-
-
-def _whole(array: Any) -> Any:
-    import pyarrow as pa
-
-    if isinstance(array, pa.ChunkedArray):
-        return array.combine_chunks() if array.num_chunks != 1 else array.chunk(0)
-    return array
 
 
 def _line_type() -> Any:
@@ -370,7 +363,7 @@ ONE_LIST = Function(
     _make_one_list,
     (
         "VARCHAR",
-        "STRUCT(item_id VARCHAR, interest FLOAT, satisfaction FLOAT, happened_at DOUBLE)[]",
+        HISTORY,
         STATE,
         "VARCHAR",
         "BOOLEAN",
@@ -378,7 +371,7 @@ ONE_LIST = Function(
         "INTEGER",
         "DOUBLE",
         "DOUBLE",
-        "BIGINT",
+        "DOUBLE",
         "BIGINT",
         "BIGINT",
         "BIGINT",

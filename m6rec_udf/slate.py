@@ -9,9 +9,15 @@ round-robin); with most of the weight on ``blended`` this is the order of satisf
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from m6rec_udf.arrays import Snapshot
+    from m6rec_udf.history import Profile
 
 BLENDED_BIT = 0
 
@@ -190,3 +196,61 @@ def calibrate(
         head.remove(best_of[at])
         counts[at] += 1
     return np.concatenate([np.asarray([*chosen, *head], np.int64), tail])
+
+
+def slate_of(
+    snapshot: Snapshot,
+    own: dict[str, np.ndarray],
+    weights: dict[int, float],
+    boost: dict[str, float] | None,
+    k: int,
+    diversity: float,
+    calibrated: tuple[dict[int, float], float],
+    generator: np.random.Generator | None,
+) -> list[dict[str, Any]]:
+    """The slots of one user's candidates as rows: ordered by satisfaction times boost, diversified, calibrated, mixed.
+
+    Args:
+        own: ``item``, ``supporters``, ``is_seen``, ``satisfaction``, one entry per candidate.
+        weights: weight by strategy bit.
+        boost: factor by item_id; None: no boosts.
+        calibrated: the user's shares of categories and how strongly the list keeps them.
+        generator: draws the strategy of each slot; None: deterministic.
+    """
+    ids = [snapshot.item_ids[i] for i in own["item"]]
+    factor = np.asarray([boost.get(i, 1.0) for i in ids]) if boost else 1.0
+    score = own["satisfaction"] * factor
+    order = ranking_order(score, own["item"])
+    if diversity > 0 and len(order):
+        order = diversify(order, score, snapshot.text[own["item"]], diversity, max(5 * k, 50))
+    if calibrated[1] > 0:
+        order = calibrate(order, score, snapshot.category[own["item"]], *calibrated, 2 * k)
+    slots = mix(order, own["supporters"], own["is_seen"], weights, k, generator=generator)
+    return [
+        {
+            "item_id": ids[slot.candidate],
+            "rank": rank,
+            "score": float(score[slot.candidate]),
+            "satisfaction": float(own["satisfaction"][slot.candidate]),
+            "bit": slot.bit,
+            "supporters": slot.supporters,
+            "eligible": slot.eligible,
+            "propensity": slot.propensity,
+        }
+        for rank, slot in enumerate(slots, 1)
+    ]
+
+
+def category_shares(profile: Profile) -> list[dict[int, float]]:
+    """Share of each category code in every user's positive, time-decayed interest; empty where there is none."""
+    code = profile.snapshot.category[profile.item]
+    keep = (profile.long_weight > 0) & (code >= 0)
+    shares: list[dict[int, float]] = [{} for _ in range(profile.users)]
+    for user, category, weight in zip(profile.row[keep], code[keep], profile.long_weight[keep], strict=True):
+        shares[user][int(category)] = shares[user].get(int(category), 0.0) + float(weight)
+    return [{c: w / sum(own.values()) for c, w in sorted(own.items())} for own in shares]
+
+
+def seed_of(seed: int, user_id: str) -> int:
+    """Seed of one user's draw, the same for one user and for a batch."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{user_id}".encode()).digest()[:8], "big")

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m6rec_udf.logistic import calibrate, logit, sigmoid
+from m6rec_udf.logistic import calibrate, logit
 from m6rec_udf.ranking import FEATURES
 
 if TYPE_CHECKING:
-    from m6rec_udf.satisfaction import Rows
+    from m6rec_udf.fitting import Rows
 
 LEAST_SUCCESSES = 10  # fewer teach the level only
+PRIOR_CANDIDATES = 10.0  # the prior of the base rate counts as so many
+LEAST_FLOOR = 1e-12
+COSINE_WEIGHT = 0.01  # parts items of equal score, never overrules one
 USUAL_SLOPE = 0.25  # of the log of the score, where there are fewer; shops with enough of them learned about as much
 
 
@@ -28,7 +31,7 @@ class UnseenPart:
     Attributes:
         floor: item-item scores below it, and items without one, count as it.
         slope, intercept: sigmoid(slope * raw + intercept).
-        base_rate: mean y of such items, shrunk to a tenth of that of all new items as if ten candidates had shown it.
+        base_rate: mean y of such items, shrunk to a tenth of that of all new items as if PRIOR_CANDIDATES had shown it.
     """
 
     floor: float = 1e-6
@@ -50,11 +53,7 @@ class UnseenPart:
         score = np.nan_to_num(x[:, FEATURES.index("score_item_item")].astype(np.float64))
         cosine = np.nan_to_num(x[:, FEATURES.index("score_semantic")].astype(np.float64))
         lowest = np.full(len(x), np.log(self.floor))
-        return np.column_stack([lowest, np.log(np.maximum(score, self.floor)) - lowest, 0.01 * cosine])
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
-        return sigmoid(self.slope * self.raw(x) + self.intercept)
+        return np.column_stack([lowest, np.log(np.maximum(score, self.floor)) - lowest, COSINE_WEIGHT * cosine])
 
 
 def is_unseen(x: np.ndarray) -> np.ndarray:
@@ -67,10 +66,10 @@ def train_unseen(parts: list[Rows], base_rate: float) -> UnseenPart:
     x = np.concatenate([part.x[part.slot == 0] for part in parts])
     y = np.concatenate([part.y[part.slot == 0] for part in parts])
     weight = np.concatenate([part.weight[part.slot == 0] for part in parts])
-    rate = (float((weight * y).sum()) + base_rate) / (float(weight.sum()) + 10.0)
+    rate = (float((weight * y).sum()) + base_rate) / (float(weight.sum()) + PRIOR_CANDIDATES)
     score = x[:, FEATURES.index("score_item_item")]
     floor = float(np.quantile(score[score > 0], 0.01)) if (score > 0).any() else 1e-6
-    model = UnseenPart(floor=max(floor, 1e-12), base_rate=rate)
+    model = UnseenPart(floor=max(floor, LEAST_FLOOR), base_rate=rate)
     raw = model.raw(x)
     level, mean = float(logit(np.array([rate]))[0]), float(np.average(raw, weights=weight)) if len(raw) else 0.0
     model.slope, model.intercept = USUAL_SLOPE, level - USUAL_SLOPE * mean

@@ -21,6 +21,7 @@ DAYS = 200
 USERS = [f"u{n:02d}" for n in range(60)]
 ITEMS = [f"i{n:02d}" for n in range(80)]
 UNKNOWN = ["nobody", "stranger"]
+QUIET = "import __main__\n__main__.__file__ = 'script'\n"  # before code for `python -c`: no progress bar in stdout
 CATEGORIES = ("drama", "comedy", "history", "cooking")
 EVENT_SCHEMA = {
     "event_id": pl.String,

@@ -100,8 +100,7 @@ def best_fixed(world: World, lists: Ints) -> Floats:
 
 def check_lists(con: duckdb.DuckDBPyConnection, world: World, lists: real.Lists) -> int:
     """Lists of the product, of ``slate.mix`` and of the fast path from the same luck are the same; returns how many."""
-    from m6rec_udf.functions import _seed_of
-    from m6rec_udf.slate import mix
+    from m6rec_udf.slate import mix, seed_of
 
     weights = np.full(len(ARMS), 1 / len(ARMS))
     shown = real.serve(con, world, 0)
@@ -112,7 +111,7 @@ def check_lists(con: duckdb.DuckDBPyConnection, world: World, lists: real.Lists)
     )
     weights = np.array([stored[bit] for bit in lists.bits])
     for user, items in zip(shown.users[:200], shown.items, strict=False):
-        seed = _seed_of(world.seed * 1000, real.user_id(int(user)))
+        seed = seed_of(world.seed * 1000, real.user_id(int(user)))
         order, supporters, is_seen, names = lists.candidates[user]
         slots = mix(order, supporters, is_seen, stored, SLOTS, generator=np.random.default_rng(seed))
         luck = np.random.default_rng(seed).random((1, SLOTS))

@@ -22,14 +22,15 @@ import duckdb
 import numpy as np
 import polars as pl
 
-from m6rec_udf import builder, satisfaction
+from m6rec_udf import builder, fitting
 from m6rec_udf.arrays import Snapshot
+from m6rec_udf.fitting import Examples
 from m6rec_udf.functions import candidates_of
 from m6rec_udf.intervals import bootstrap
 from m6rec_udf.moment import Log
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
-from m6rec_udf.satisfaction import Examples, Part, SatisfactionModel
+from m6rec_udf.satisfaction import Part, SatisfactionModel
 
 evaluation = import_module("m6rec_udf.evaluate")
 GROUPS = {
@@ -155,7 +156,7 @@ def _without(prefixes: tuple[str, ...]) -> Callable[[Questions], np.ndarray]:
 
     def score(q: Questions) -> np.ndarray:
         e = _examples(q)
-        model = satisfaction.train(
+        model = fitting.train(
             Examples(*(blank(part) for part in (e.rows, e.later, e.visits, e.later_visits))), seed=q.seed
         )
         x = q.x.copy()
@@ -168,17 +169,17 @@ def _without(prefixes: tuple[str, ...]) -> Callable[[Questions], np.ndarray]:
 
 def _one_part(q: Questions) -> np.ndarray:
     e = _examples(q)
-    return satisfaction._train_part(e.rows, e.later, seed=q.seed).raw(q.x)
+    return fitting.train_part(e.rows, e.later, seed=q.seed).raw(q.x)
 
 
 def _without_visits(q: Questions) -> np.ndarray:
     e = _examples(q)
-    return satisfaction.train(Examples(e.rows, e.later), seed=q.seed).log_odds(q.x)
+    return fitting.train(Examples(e.rows, e.later), seed=q.seed).log_odds(q.x)
 
 
 def _stacked(q: Questions) -> np.ndarray:
     """The logistic start alone: a linear stack of the singles' ranks, shares and the items' trends."""
-    linear, _ = satisfaction.fit_linear(_examples(q).rows)
+    linear, _ = fitting.fit_linear(_examples(q).rows)
     return Part(linear=linear).linear_parts(q.x).sum(1)
 
 

@@ -97,7 +97,7 @@ listed as (
                 cast(k as integer),
                 cast(diversity as double),
                 cast(calibrated as double),
-                case when isfinite(cast(until as timestamp)) then epoch_us(cast(until as timestamp)) end,
+                m6.asked_moment(until),
                 cast(version as bigint),
                 cast(policy as bigint),
                 cast(draw_seed as bigint)

@@ -73,15 +73,7 @@ compared as materialized (
 histories as (
     select
         c.request_id,
-        list(
-            struct_pack(
-                item_id := b.item_id,
-                interest := cast(b.interest as float),
-                satisfaction := cast(b.satisfaction as float),
-                happened_at := epoch(b.happened_at)
-            )
-            order by b.happened_at, b.item_id, b.interest, b.satisfaction
-        ) as history
+        m6.history_list(b.item_id, b.interest, b.satisfaction, b.happened_at) as history
     from compared as c
     inner join m6.behaviour as b on c.user_id = b.user_id and b.happened_at <= c.moment
     group by c.request_id

@@ -47,15 +47,7 @@ behaviour as (
 gathered as (
     select
         user_id,
-        list(
-            struct_pack(
-                item_id := item_id,
-                interest := cast(interest as float),
-                satisfaction := cast(satisfaction as float),
-                happened_at := epoch(happened_at)
-            )
-            order by happened_at, item_id, interest, satisfaction
-        ) as history
+        m6.history_list(item_id, interest, satisfaction, happened_at) as history
     from behaviour
     group by user_id
 ),

@@ -69,15 +69,12 @@ BUILD_MOMENTS = {
 }
 NO_GATE = {"gate": False}
 VERBS = {"reweight": ("m6.reweight({con}, parameters={{'gate': False}})", 3), "rollback": ("m6.rollback({con})", 1)}
-QUIET = "import __main__\n__main__.__file__ = 'script'\n"  # without a script DuckDB draws progress bars into stdout
-
-
 
 
 def run(code: str, path: Path) -> int:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     done = subprocess.run(
-        [sys.executable, "-c", QUIET + START + code, str(path)],
+        [sys.executable, "-c", world.QUIET + START + code, str(path)],
         env=environment,
         check=False,
         capture_output=True,
@@ -151,7 +148,7 @@ def test_builds_killed_at_random_moments(shop_file):
             [(version,)] = world.rows(con, "select model_version from m6.active")
             before = everything(con)
         child = subprocess.Popen(
-            [sys.executable, "-c", QUIET + START + "print('go', flush=True)\nm6.build(con)", str(shop_file)],
+            [sys.executable, "-c", world.QUIET + START + "print('go', flush=True)\nm6.build(con)", str(shop_file)],
             env=environment,
             stdout=subprocess.PIPE,
         )

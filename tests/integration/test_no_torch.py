@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shop_world
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "sentence_transformers", "transformers")
@@ -32,16 +33,13 @@ with m6.connect(path, encoder=HashEncoder(32) if encoder == "hash" else None, re
     exec(extra)
 print(json.dumps({"opened": opened, "asked": loaded(), "empty": empty}))
 """
-QUIET = "import __main__\n__main__.__file__ = 'script'\n"  # without a script DuckDB draws progress bars into stdout
-
-
 
 
 def ask(path: Path, *, encoder: str, read_only: str = "no", extra: str = "") -> dict[str, list[str]]:
     """What a fresh interpreter had loaded."""
     arguments = [str(path), encoder, read_only, extra, json.dumps(HEAVY), *QUESTIONS]
     done = subprocess.run(
-        [sys.executable, "-c", QUIET + PROGRAM, *arguments],
+        [sys.executable, "-c", shop_world.QUIET + PROGRAM, *arguments],
         check=False,
         capture_output=True,
         text=True,

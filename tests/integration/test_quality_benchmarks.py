@@ -15,7 +15,7 @@ import pytest
 import shop_world
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "quality"
-NAMES = ("calibration", "cold_items", "common", "curve", "leave_last_out", "peers", "run")
+NAMES = ("ablation", "calibration", "cold_items", "common", "curve", "leave_last_out", "peers", "run")
 evaluation = importlib.import_module("m6rec_udf.evaluate")
 FEW = argparse.Namespace(data="shop", k=5, seed=0, budget=0.01, no_peers=False)
 
@@ -179,3 +179,16 @@ def test_run_prints_discoveries_and_repeats(shop, bench, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "next purchases, repeats allowed" in printed
     assert f"budget {given.budget:.0f} s" in printed
+
+
+def test_ablation_orders_the_same_candidates_and_leaves_the_test_alone(shop, bench, capsys):
+    table = bench.ablation.figures(shop, FEW)
+    found = dict(zip(table["order"], table["all"], strict=True))
+    assert table["order"][0] == "m6rec"
+    assert {"one model instead of parts", "fusion: logistic stack", "no candidates of: popular"} <= set(found)
+    assert found["m6rec"] > found["single: semantic"]
+    assert table["less m6rec"][0] == 0
+    assert "| m6rec" in capsys.readouterr().out
+    split = evaluation.default_as_of(shop)
+    last = "select arg_max(as_of, model_version) < ? from m6.models"
+    assert rows(shop, last, [split]) == [(True,)]

@@ -46,14 +46,11 @@ with world.connect(sys.argv[1]) as con:
     print(answers(con))
 """
 
-QUIET = "import __main__\n__main__.__file__ = 'script'\n"  # without a script DuckDB draws progress bars into stdout
-
-
 
 def python(code: str, *arguments: str, paths: tuple[Path, ...] = (), cwd: Path | None = None) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = subprocess.run(
-        [sys.executable, "-c", QUIET + code, *arguments],
+        [sys.executable, "-c", world.QUIET + code, *arguments],
         env=environment,
         cwd=cwd,
         check=False,

@@ -18,14 +18,11 @@ from m6rec_udf.registry import context_of
 
 TESTS = Path(__file__).resolve().parents[1]
 
-QUIET = "import __main__\n__main__.__file__ = 'script'\n"  # without a script DuckDB draws progress bars into stdout
-
-
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", QUIET + code, *arguments],
+        [sys.executable, "-X", "faulthandler", "-c", world.QUIET + code, *arguments],
         env=environment,
         check=False,
         capture_output=True,

@@ -13,18 +13,11 @@ import shop_world
 
 from m6rec_udf import arrays, connection
 from m6rec_udf.errors import CorruptError, NotBuiltError
+from m6rec_udf.fitting import Examples, Rows, train
+from m6rec_udf.logistic import calibrate, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
-from m6rec_udf.satisfaction import (
-    Examples,
-    Part,
-    Rows,
-    SatisfactionModel,
-    calibrate,
-    logit,
-    sigmoid,
-    train,
-)
+from m6rec_udf.satisfaction import Part, SatisfactionModel
 from m6rec_udf.unseen import USUAL_SLOPE
 
 FORMULAS = (Path(__file__).resolve().parents[2] / "docs" / "formulas.md").read_text(encoding="utf-8")
@@ -109,13 +102,13 @@ def test_y_one_drives_z_to_one_and_y_zero_to_zero(column):
     def label(value):
         return (value > 0.5).astype(float)
 
-    model = train(examples(3000, 1500, label, column), seed=0)
+    model = train(examples(4000, 2000, label, column), seed=0)
     check = rows(2000, 2, lambda value: value, column)
     z = model.predict(check.x)
     clear = np.abs(check.y - 0.5) > 0.05
     assert model.new.text
-    assert z[clear & (check.y > 0.5)].min() > 0.8
-    assert z[clear & (check.y < 0.5)].max() < 0.2
+    assert z[clear & (check.y > 0.5)].min() > 0.9
+    assert z[clear & (check.y < 0.5)].max() < 0.1
 
 
 @pytest.mark.parametrize("y", [0.0, 1.0])

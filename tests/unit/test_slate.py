@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m6rec_udf.functions import _slate_of
-from m6rec_udf.slate import BLENDED_BIT, calibrate, diversify, mix, ranking_order
+from m6rec_udf.slate import BLENDED_BIT, calibrate, diversify, mix, ranking_order, slate_of
 
 WEIGHTS = {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}
 SUPPORTERS = np.array([0b0010, 0b0110, 0b0100, 0b1000, 0b1010, 0b0100, 0b0001], np.uint64)
@@ -215,7 +214,7 @@ def test_boosts_multiply_the_score_and_leave_satisfaction():
         "is_seen": np.zeros(3, bool),
         "satisfaction": np.array([0.6, 0.5, 0.2]),
     }
-    rows = _slate_of(_Snapshot(), own, {0: 1.0}, {"b": 1.5, "c": 2.0}, 3, 0.0, ({}, 0.0), None)
+    rows = slate_of(_Snapshot(), own, {0: 1.0}, {"b": 1.5, "c": 2.0}, 3, 0.0, ({}, 0.0), None)
     assert [(r["item_id"], r["rank"], r["score"], r["satisfaction"]) for r in rows] == [
         ("b", 1, pytest.approx(0.75), 0.5),
         ("a", 2, 0.6, 0.6),
