@@ -114,6 +114,13 @@ class Snapshot:
         return np.asarray(factor, np.float32)
 
     @cached_property
+    def item_features(self) -> np.ndarray:
+        """What the satisfaction model sees of each item, float32 ``[n, features named item_*]``."""
+        from m6rec_udf.ranking import item_features
+
+        return item_features(self)
+
+    @cached_property
     def popular_order(self) -> np.ndarray:
         """All known items, most behaviour first, ties by item_id."""
         order = np.lexsort((np.arange(self.n), -self.column("events")))
@@ -138,6 +145,23 @@ class Snapshot:
         """``text`` in the order of the cells."""
         assert self.cells is not None
         return np.ascontiguousarray(self.text[self.cells.order])
+
+    @cached_property
+    def place_in_cells(self) -> np.ndarray:
+        """Where each item stands in ``text_in_cells``."""
+        assert self.cells is not None
+        place = np.empty(self.n, np.int64)
+        place[self.cells.order] = np.arange(self.n)
+        return place
+
+    def segment_order(self, segment: int) -> np.ndarray:
+        """Items that are popular in a segment, best first."""
+        key = ("segment", segment)
+        if key not in self.masks:
+            a, b = self.segment_trend.indptr[segment : segment + 2]
+            item, trend = self.segment_trend.indices[a:b], self.segment_trend.data[a:b]
+            self.masks[key] = item[np.lexsort((item, -np.round(trend, 5)))].astype(np.int64)
+        return self.masks[key]
 
     def in_domain(self, name: str | None) -> np.ndarray | None:
         """Mask of the items of a domain; None for every domain."""

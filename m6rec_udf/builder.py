@@ -68,7 +68,7 @@ class _Clock:
         self._last = now
         self.steps += 1
         if self.progress is not None:
-            self.progress(step, self.steps, 5 + 2 * training.WINDOWS)
+            self.progress(step, self.steps, 6 + 2 * training.WINDOWS)
 
 
 def build(
@@ -117,12 +117,12 @@ class _Build:
         self.marks = self._watermarks()
         strategies = self._strategies()
         bound = moment.parameters(self.con, self.as_of, self._positive_at())
-        moment.run_models(self.con, self.models, bound)
+        staging = {name for name, model in self.models.items() if model.layer == "staging"}
+        moment.run_models(self.con, self.models, bound, wanted=staging)
         models.check_columns(self.con, self.models[models.IN_FORCE], models.SATISFACTION_COLUMNS)
-        self._check_rows()
         self.items = moment.catalogue(self.con)
         self.log = moment.read_log(self.con)
-        self.clock("features")
+        self.clock("staging")
         texts = [t or "" for t in self.items["texts"]]
         self.text, embedded = embed_texts(self.con, self.context.encoder, texts, progress=self.clock.progress)
         self.cells = make_cells(self.text, seed=self.seed)
@@ -138,8 +138,9 @@ class _Build:
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
         past = self._past_rows()
-        if len(past.later.y):
-            moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
+        moment.run_models(self.con, self.models, bound, keep=moment.lasting(self.models))
+        self._check_rows()
+        self.clock("features")
         snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
         snapshot.cells = self.cells
         self.clock("item model")
@@ -253,13 +254,14 @@ class _Build:
         out: list[Rows] = []
         visits: list[Rows] = []
         shown: list[Rows] = []
+        lasting, read = moment.lasting(self.models), self._read_at_moments()
         starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(self.log)]
         windows = list(zip(starts, [self.as_of, *starts], strict=False))
         outcomes = [self._outcomes(*window) for window in windows]
         impressions = self._impressions(windows)
         for at, when in enumerate(starts):
             bound = moment.parameters(self.con, when, self.settings.positive_at)
-            moment.run_models(self.con, self.models, bound, keep=frozenset({"stg_items"}))
+            moment.run_models(self.con, self.models, bound, wanted=read, keep=lasting)
             self.clock("features of past moments")
             snapshot = moment.read_snapshot(
                 self.con, bound, self.items, self.text, self.settings, with_item_item=at > 0
@@ -297,6 +299,12 @@ class _Build:
             join([visits[at] for at in others]),
             visits[latest],
         )
+
+    def _read_at_moments(self) -> set[str]:
+        """Features that snapshots, and the SQL of strategies that live there only, read."""
+        features = {name for name, model in self.models.items() if model.layer == "features"}
+        own = (models.references(model, features) & features for model in self._sql_strategies())
+        return moment.READ_BY_SNAPSHOTS.union({"stg_events"}, *own)
 
     def _choose_item_item(self, snapshot: arrays.Snapshot, until: float) -> None:
         """Settle regularisation, neighbours and trend on the latest window; the snapshot follows."""
@@ -375,11 +383,9 @@ class _Build:
             return None
         self._run_strategies(found, snapshot, bound)
         parts = []
-        ids = self.con.execute("select user_id from stg_users order by user_idx").fetchnumpy()["user_id"]
-        position = {user_id: at for at, user_id in enumerate(self.user_ids)}
         for model in found:
             rows = self.con.execute(self._best_of(model.name)).fetchnumpy()
-            user = np.asarray([position[ids[u]] for u in rows["user_idx"]], np.int64)
+            user = rows["user_idx"].astype(np.int64)
             bit = self.settings.strategies[model.name.removeprefix("cand_")]
             parts.append((user, rows["item_idx"].astype(np.int64), np.full(len(user), bit)))
         user, item, bits = (np.concatenate(p) for p in zip(*parts, strict=True))
@@ -389,18 +395,6 @@ class _Build:
             return np.searchsorted(block, user[keep]), item[keep], bits[keep]
 
         return of_block
-
-    @property
-    def user_ids(self) -> list[str]:
-        """user_id by the user_idx of the log."""
-        if not hasattr(self, "_user_ids"):
-            rows = self.con.execute(
-                "select distinct user_id from (select user_id from m6.users union all select user_id from m6.behaviour "
-                "where happened_at <= ?) order by 1",
-                [self.as_of],
-            ).fetchall()
-            self._user_ids = [r[0] for r in rows]
-        return self._user_ids
 
     def _extra_for_everybody(
         self, strategies: dict[str, int], snapshot: arrays.Snapshot, bound: dict[str, Any]

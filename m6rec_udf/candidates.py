@@ -8,13 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
-ROWS_PER_PRODUCT = 8  # the same product shape for one user and for a batch: the same last bits
 FRONT_BLOCK = 64  # scores whose maximum bounds the front from below
 SPARE = 40  # looked at beyond the k best, so that ties after rounding are all seen
 FRONT_MARGIN = 1e-5  # of the largest score: wider than the rounding of a product
@@ -54,8 +52,6 @@ class Scores:
         item_item = (profile.long @ snapshot.item_item).tocsr()
         item_item.data *= self.trend[item_item.indices]
         self.sparse = {"covisitation": (profile.short @ snapshot.transitions).tocsr(), "item_item": item_item}
-        for matrix in self.sparse.values():
-            matrix.sort_indices()
         vector = np.asarray(profile.long @ snapshot.text)
         length = np.sqrt((vector * vector).sum(1, keepdims=True))
         self.left = {
@@ -63,50 +59,26 @@ class Scores:
             "semantic": vector / np.maximum(length, 1e-12),
         }
         self.right = {"matrix_factorization": snapshot.factors, "semantic": snapshot.text}
+        self._dense: dict[str, np.ndarray] = {}
 
     def dense(self, name: str) -> np.ndarray:
-        """All scores of a strategy of vectors, float32 ``[users, n]``."""
-        scores = _product(self.left[name], self.right[name])
-        if name == "matrix_factorization":
-            scores *= self.trend
-        return scores
-
-    def best(self, name: str, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(row, item) of the k best positive open scores of a strategy of vectors, ties as in ``top_open``.
-
-        The product only finds the front, with a margin above its rounding; the front is scored pair by pair. So one
-        user alone (a matrix-vector product) and a batch (a product of matrices) get the same items.
-        """
-        if len(open_) == 1:
-            product = (self.right[name] @ self.left[name][0])[None]
-            if name == "matrix_factorization":
-                product *= self.trend
-        else:
-            product = self.dense(name)
-        rows, items = [], []
-        for row, scores in enumerate(product):
-            own = np.where(open_[row], scores, -np.inf)
-            front = _front(own, min(len(own), k + SPARE))
-            front = front[own[front] > 0]
-            found = _best(self.of_pairs(name, np.full(len(front), row), front), front, k)
-            rows.append(np.full(len(found), row))
-            items.append(found)
-        return np.concatenate(rows), np.concatenate(items)
+        """All scores of a strategy, float32 ``[users, n]``; those of vectors to the last bits of a product."""
+        if name not in self._dense:
+            if name in self.sparse:
+                self._dense[name] = self.sparse[name].toarray()
+            else:
+                self._dense[name] = self.left[name] @ self.right[name].T
+                if name == "matrix_factorization":
+                    self._dense[name] *= self.trend
+        return self._dense[name]
 
     def of_pairs(self, name: str, row: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Scores of (row, item) pairs, float32 ``[c]``; 0 where there is nothing to say."""
+        """Scores of (row, item) pairs, float32 ``[c]``; 0 where there is nothing to say.
+
+        The same bits for one user and for a block: products of vectors are computed pair by pair.
+        """
         if name in self.sparse:
-            matrix = self.sparse[name]
-            n = matrix.shape[1]
-            if not matrix.nnz:
-                return np.zeros(len(row), np.float32)
-            if matrix.shape[0] == 1:
-                key, wanted = matrix.indices, item
-            else:
-                start = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * n
-                key, wanted = start + matrix.indices, row.astype(np.int64) * n + item
-            at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-            return np.where(key[at] == wanted, matrix.data[at], 0).astype(np.float32)
+            return np.asarray(self.dense(name)[row, item])
         out = np.empty(len(row), np.float32)
         for start in range(0, len(row), 20_000):
             part = slice(start, start + 20_000)
@@ -116,18 +88,45 @@ class Scores:
         return out
 
 
-def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """``left @ right.T`` in products of one fixed shape."""
-    rows = len(left)
-    block = np.zeros((ROWS_PER_PRODUCT, left.shape[1]), np.float32)
-    product = np.empty((len(right), ROWS_PER_PRODUCT), np.float32)
-    out = np.empty((rows, len(right)), np.float32)
-    for start in range(0, rows, ROWS_PER_PRODUCT):
-        stop = min(start + ROWS_PER_PRODUCT, rows)
-        block[: stop - start] = left[start:stop]
-        np.dot(right, block.T, out=product)  # twice as fast as block @ right.T for so few rows
-        out[start:stop] = product[:, : stop - start].T
-    return out
+@dataclass
+class Shut:
+    """What may not be proposed to a block of users: items outside ``mask``, and pairs.
+
+    Attributes:
+        mask: bool ``[n]``, items that may be proposed to anybody.
+        row, item: int ``[p]`` pairs that may not, by user position.
+    """
+
+    mask: np.ndarray
+    row: np.ndarray
+    item: np.ndarray
+
+    def out(self, scores: np.ndarray) -> np.ndarray:
+        """A copy of scores ``[users, n]``, -inf where shut."""
+        own = np.where(self.mask, scores, np.float32(-np.inf))
+        own[self.row, self.item] = -np.inf
+        return own
+
+    def first(self, order: np.ndarray, users: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(row, item) of the first k open items of a list that is the same for all ``users``."""
+        for head in (order[: 4 * k + 200], order):
+            place = np.full(len(self.mask), -1)
+            place[head] = np.arange(len(head))
+            open_ = np.repeat(self.mask[head][None], users, axis=0)
+            at = place[self.item]
+            open_[self.row[at >= 0], at[at >= 0]] = False
+            open_ &= np.cumsum(open_, axis=1) <= k
+            row, position = np.nonzero(open_)
+            if len(head) == len(order) or len(row) == users * k:
+                break
+        return row, head[position]
+
+    def of_rows(self, rows: np.ndarray) -> Shut:
+        """What is shut for some users, ascending positions, numbered anew."""
+        place = np.full(int(max(rows.max(initial=-1), self.row.max(initial=-1))) + 1, -1)
+        place[rows] = np.arange(len(rows))
+        keep = place[self.row] >= 0
+        return Shut(self.mask, place[self.row[keep]], self.item[keep])
 
 
 def propose(
@@ -150,10 +149,9 @@ def propose(
     in_sql = snapshot.settings.get("in_sql", ())
     bits = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
-    scores = Scores(snapshot, profile)
-    seen = np.zeros((profile.users, snapshot.n), bool)
-    seen[profile.row, profile.item] = True
-    open_ = ~seen & mask if exclude_seen else np.broadcast_to(mask, seen.shape)
+    scores, users = Scores(snapshot, profile), profile.users
+    seen = Shut(mask, profile.row, profile.item)
+    shut = seen if exclude_seen else Shut(mask, profile.row[:0], profile.item[:0])
     rows, items, marks = [], [], []
 
     def add(name: str, row: np.ndarray, item: np.ndarray) -> None:
@@ -161,31 +159,31 @@ def propose(
         items.append(item)
         marks.append(np.full(len(row), 1 << bits[name], np.uint64))
 
-    for name, matrix in scores.sparse.items():
+    for name in SCORED:
         if name in bits:
-            add(name, *_best_sparse(matrix, open_, PER_STRATEGY))
-    for name in scores.left:
-        if name in bits:
+            own = seen if name == "semantic" else shut
             if name == "semantic" and snapshot.cells is not None:
-                add(name, *_near(snapshot, scores.left[name], open_, None if exclude_seen else seen))
-                continue
-            unseen = open_ & ~seen if name == "semantic" and not exclude_seen else open_
-            add(name, *scores.best(name, unseen, PER_STRATEGY))
+                front = _near(snapshot, scores.left[name], own)
+            else:
+                front = fronts(own.out(scores.dense(name)), PER_STRATEGY + SPARE)
+            add(name, *best_of_rows(*front, scores.of_pairs(name, *front), users, PER_STRATEGY))
     for name in LISTED:
         if name in bits:
             wanted = max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY
-            add(name, *_first(snapshot, name, open_, wanted))
+            add(name, *shut.first(getattr(snapshot, f"{name}_order"), users, wanted))
     if "segment_popular" in bits:
-        add("segment_popular", *_segment(snapshot, profile, open_))
+        add("segment_popular", *_segment(snapshot, profile, shut))
     if "buy_again" in bits and not exclude_seen:
         add("buy_again", *_buy_again(snapshot, profile, mask))
     if extra is not None and len(extra[0]):
-        keep = open_[extra[0], extra[1]]
+        keep = mask[extra[1]]
+        if exclude_seen:
+            keep &= ~profile.find(extra[0], extra[1])[1]
         rows.append(extra[0][keep])
         items.append(extra[1][keep])
         marks.append(np.left_shift(np.uint64(1), extra[2][keep].astype(np.uint64)))
     if "popular" not in bits:
-        row, item = _filler(snapshot, open_, rows, items, at_least)
+        row, item = _filler(snapshot, shut, users, (rows, items), at_least)
         rows.append(row)
         items.append(item)
         marks.append(np.zeros(len(row), np.uint64))
@@ -193,14 +191,14 @@ def propose(
 
 
 def _filler(
-    snapshot: Snapshot, open_: np.ndarray, rows: list[np.ndarray], items: list[np.ndarray], at_least: int
+    snapshot: Snapshot, shut: Shut, users: int, found: tuple[list[np.ndarray], list[np.ndarray]], at_least: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of popular items for users with too few proposals, where the strategy is switched off."""
     n = max(snapshot.n, 1)
-    keys = [row.astype(np.int64) * n + item for row, item in zip(rows, items, strict=True)]
+    keys = [row.astype(np.int64) * n + item for row, item in zip(*found, strict=True)]
     proposed = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.int64)
-    count = np.bincount(proposed // n, minlength=len(open_))
-    row, item = _first(snapshot, "popular", open_, at_least)
+    count = np.bincount(proposed // n, minlength=users)
+    row, item = shut.first(snapshot.popular_order, users, at_least)
     is_short = count[row] < at_least
     return row[is_short], item[is_short]
 
@@ -238,111 +236,91 @@ def _merge(
     return Candidates(row, item, supporters, is_seen, {name: scores.of_pairs(name, row, item) for name in SCORED})
 
 
-def top_open(scores: np.ndarray, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of the k best positive open scores of each row; ties by item after rounding to 5 digits."""
-    users, n = scores.shape
-    if not n:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    rows, items, everything = [], [], np.arange(n)
-    for row in range(users):
-        best = _best(np.where(open_[row], scores[row], -np.inf), everything, k)
-        rows.append(np.full(len(best), row))
-        items.append(best)
-    return np.concatenate(rows), np.concatenate(items)
+def fronts(
+    scores: np.ndarray, wide: int, *, least: float = float(np.finfo(np.float32).tiny)
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) of the ``wide`` largest scores of each row and those that differ from them by rounding.
 
-
-def _front(scores: np.ndarray, wide: int) -> np.ndarray:
-    """Positions that hold the ``wide`` largest scores and those that differ from the last of them by rounding.
+    Scores below ``least``, the smallest positive one, are left out.
 
     Where there are many, the ``wide``-th largest maximum of a block bounds the ``wide``-th largest score from below.
+    A product of matrices and one of a matrix and a vector differ in the last bits: the front has a margin above that,
+    and its scores are computed pair by pair. So one user alone and a batch get the same items.
     """
-    if not 0 < wide < len(scores):
-        return np.arange(len(scores))
-    blocks = len(scores) // FRONT_BLOCK
-    whole = scores[: blocks * FRONT_BLOCK].reshape(blocks, FRONT_BLOCK)
-    highest = whole.max(axis=1) if blocks > 2 * wide else scores
-    ordered = np.partition(highest, len(highest) - wide)[len(highest) - wide :]
-    return np.flatnonzero(scores >= ordered[0] - FRONT_MARGIN * abs(float(ordered.max())))
+    users, n = scores.shape
+    from_ = np.full(users, least)
+    if 0 < wide < n:
+        blocks = n // FRONT_BLOCK
+        highest = scores
+        if blocks > 2 * wide:
+            highest = scores[:, : blocks * FRONT_BLOCK].reshape(users, blocks, FRONT_BLOCK).max(axis=2)
+        ordered = np.partition(highest, highest.shape[1] - wide, axis=1)[:, -wide:]
+        largest = np.abs(ordered.max(axis=1))
+        from_ = np.maximum(from_, ordered[:, 0] - FRONT_MARGIN * np.where(np.isfinite(largest), largest, 0.0))
+    row, column = np.nonzero(scores >= from_[:, None])
+    return row, column
 
 
-def _best(scores: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
-    """The k items with the best positive scores, ties by item after rounding to 5 digits of the largest."""
-    front = _front(scores, min(len(scores), k + SPARE))
-    item, value = item[front], scores[front].astype(np.float64)
-    item, value = item[value > 0], value[value > 0]
-    rounded = np.round(value / (value.max(initial=0.0) or 1.0), 5)
-    return np.asarray(item[np.lexsort((item, -rounded))[:k]])
-
-
-def _near(
-    snapshot: Snapshot, vectors: np.ndarray, open_: np.ndarray, seen: np.ndarray | None
+def best_of_rows(
+    row: np.ndarray, item: np.ndarray, score: np.ndarray, users: int, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of the open items nearest in text; more cells are looked through where too few are open."""
+    """(row, item) of the k best positive scores of each row, ties by item after rounding to 5 digits of the largest."""
+    keep = score > 0
+    row, item, value = row[keep], item[keep], score[keep].astype(np.float64)
+    largest = np.zeros(users)
+    np.maximum.at(largest, row, value)
+    rounded = np.round(value / largest[row], 5)
+    order = np.lexsort((item, -rounded, row))
+    first = np.searchsorted(row[order], np.arange(users))
+    best = order[np.arange(len(order)) - first[row[order]] < k]
+    return row[best], item[best]
+
+
+def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of a front of the items nearest in text; more cells are looked through where too few are open."""
     assert snapshot.cells is not None
     cells = snapshot.cells
-    to_centres = np.round(_product(vectors, cells.centres).astype(np.float64), 6)
-    rows, items = [], []
-    for row, vector in enumerate(vectors):
-        order = np.lexsort((np.arange(len(cells.centres)), -to_centres[row]))
-        probed, found = cells.probed, np.zeros(0, np.int64)
-        while vector.any():
-            item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
-            is_open = open_[row, item] if seen is None else open_[row, item] & ~seen[row, item]
-            found = _best(score[is_open], item[is_open], PER_STRATEGY)
-            if len(found) >= PER_STRATEGY or probed >= len(cells.centres):
-                break
-            probed *= WIDER
-        rows.append(np.full(len(found), row))
-        items.append(found)
+    to_centres = np.round(np.einsum("ij,kj->ik", vectors, cells.centres).astype(np.float64), 6)
+    order = np.argsort(-to_centres, axis=1, kind="stable")
+    asked, probed = np.flatnonzero(vectors.any(axis=1)), cells.probed
+    rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    while len(asked):
+        own = shut.of_rows(asked)
+        row, item = _front_of_cells(snapshot, vectors[asked], order[asked, :probed], own)
+        is_done = np.bincount(row, minlength=len(asked)) >= PER_STRATEGY
+        if probed >= len(cells.centres):
+            is_done[:] = True
+        keep = is_done[row]
+        rows.append(asked[row[keep]])
+        items.append(item[keep])
+        asked, probed = asked[~is_done], probed * WIDER
     return np.concatenate(rows), np.concatenate(items)
 
 
-def _best_sparse(scores: sp.csr_matrix, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same over the stored entries of a sparse matrix."""
-    rows, items = [], []
-    for row in range(scores.shape[0]):
-        a, b = scores.indptr[row], scores.indptr[row + 1]
-        item, value = scores.indices[a:b], scores.data[a:b]
-        keep = (value > 0) & open_[row, item]
-        item, value = item[keep], value[keep]
-        if len(value) > k + SPARE:
-            head = np.flatnonzero(value >= np.partition(value, len(value) - k - SPARE)[len(value) - k - SPARE])
-            item, value = item[head], value[head]
-        rounded = np.round(value.astype(np.float64) / max(float(value.max(initial=0)), 1e-30), 5)
-        best = np.lexsort((item, -rounded))[:k]
-        rows.append(np.full(len(best), row))
-        items.append(item[best])
-    return np.concatenate(rows), np.concatenate(items).astype(np.int64)
+def _front_of_cells(
+    snapshot: Snapshot, vectors: np.ndarray, nearest: np.ndarray, shut: Shut
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of a front of the open items in the cells of each user."""
+    assert snapshot.cells is not None
+    if len(vectors) == 1:  # only what lies in the cells
+        item, score = snapshot.cells.scan(vectors[0], nearest[0], snapshot.text_in_cells)
+        own = np.where(shut.mask[item] & ~np.isin(item, shut.item), score, -np.inf)
+        row, at = fronts(own[None], PER_STRATEGY + SPARE)
+        return row, item[at]
+    place, order = snapshot.place_in_cells, snapshot.cells.order
+    in_cells = Shut(shut.mask[order], shut.row, place[shut.item])
+    scores = snapshot.cells.scan_many(vectors, nearest, snapshot.text_in_cells)
+    row, at = fronts(in_cells.out(scores), PER_STRATEGY + SPARE)
+    return row, order[at].astype(np.int64)
 
 
-def _first(snapshot: Snapshot, name: str, open_: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of the first k open items of a list that is the same for everybody."""
-    order = getattr(snapshot, f"{name}_order")
-    users = len(open_)
-    rows, items = [], []
-    for user in range(users):
-        head = order[: 4 * k + 200]
-        found = head[open_[user, head]][:k]
-        if len(found) < k:
-            found = order[open_[user, order]][:k]
-        rows.append(np.full(len(found), user))
-        items.append(found)
-    return np.concatenate(rows), np.concatenate(items)
-
-
-def _segment(snapshot: Snapshot, profile: Profile, open_: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows, items = [], []
-    trends = snapshot.segment_trend
-    for user, segment in enumerate(profile.segment):
-        if segment < 0:
-            continue
-        a, b = trends.indptr[segment], trends.indptr[segment + 1]
-        listed = trends.indices[a:b][np.lexsort((trends.indices[a:b], -np.round(trends.data[a:b], 5)))]
-        found = listed[open_[user, listed]][:PER_STRATEGY]
-        rows.append(np.full(len(found), user))
-        items.append(found)
-    if not rows:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+def _segment(snapshot: Snapshot, profile: Profile, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
+    rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for segment in np.unique(profile.segment[profile.segment >= 0]):
+        users = np.flatnonzero(profile.segment == segment)
+        row, item = shut.of_rows(users).first(snapshot.segment_order(int(segment)), len(users), PER_STRATEGY)
+        rows.append(users[row])
+        items.append(item)
     return np.concatenate(rows), np.concatenate(items)
 
 

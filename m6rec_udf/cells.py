@@ -49,6 +49,24 @@ class Cells:
         scores = [vectors[a:b] @ vector for a, b in parts]
         return np.concatenate(items).astype(np.int64), np.concatenate(scores)
 
+    def scan_many(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Floats:
+        """Scores of many vectors in the order of the cells, ``[users, n]``; -inf outside the cells of each.
+
+        Args:
+            left: float32 ``[users, d]``.
+            nearest: cells of each, ``[users, cells]``.
+            vectors: the items' in the order of the cells.
+        """
+        out = np.full((len(left), len(vectors)), -np.inf, np.float32)
+        row = np.repeat(np.arange(len(left)), nearest.shape[1])
+        by_cell = np.argsort(nearest.ravel(), kind="stable")
+        first = np.searchsorted(nearest.ravel()[by_cell], np.arange(len(self.centres) + 1))
+        for cell in np.flatnonzero(np.diff(first)):
+            users = row[by_cell[first[cell] : first[cell + 1]]]
+            a, b = self.start[cell], self.start[cell + 1]
+            out[users, a:b] = left[users] @ vectors[a:b].T
+        return out
+
 
 def make_cells(text: Floats, *, seed: int) -> Cells | None:
     """Cells of unit vectors ``[n, d]``; None below LEAST_ITEMS. The same vectors and seed give the same cells."""

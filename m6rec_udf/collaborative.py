@@ -52,6 +52,7 @@ def item_item_parts(
         return nothing, nothing
     coo = top_per_row(ease(x[:, head], regularisation).T, neighbours).T.tocoo()
     closed = sp.csr_matrix((coo.data, (head[coo.row], head[coo.col])), shape=(n, n), dtype=np.float32)
+    closed.sort_indices()
     popularity = np.asarray(x.sum(0)).ravel()
     if len(head) == int((popularity > 0).sum()):
         return closed, nothing
@@ -77,9 +78,10 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
         (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
     )
     factor, _ = potrf(gram, lower=1, overwrite_a=1)
-    inverse, _ = potri(factor, lower=1, overwrite_c=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    weights = inverse / -np.diag(inverse)
+    inverse, _ = potri(factor, lower=1, overwrite_c=1)  # the lower half; zero above
+    scale = -np.diag(inverse)
+    weights = inverse + inverse.T
+    weights /= scale
     weights[np.diag_indices_from(weights)] = 0
     return np.asarray(weights, np.float32)
 
@@ -88,21 +90,23 @@ def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np
     """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users."""
     scaled = x @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))
     scaled = scaled.tocsr()
+    transposed = scaled.T.tocsr()
     tail = np.flatnonzero(~is_head & (popularity > 1))
     blocks = []
     for start in range(0, len(tail), 4096):
         ids = tail[start : start + 4096]
-        block = (scaled[:, ids].T @ scaled).tocsr()
-        block = block - sp.csr_matrix((block[np.arange(len(ids)), ids].A1, (np.arange(len(ids)), ids)), block.shape)
-        block = top_per_row_sparse(block.tocsr(), TAIL_NEIGHBOURS)
-        coo = block.tocoo()
+        block = (transposed[ids] @ scaled).tocsr()
+        block.data[block.indices == np.repeat(ids, np.diff(block.indptr))] = 0
+        coo = top_per_row_sparse(block, TAIL_NEIGHBOURS).tocoo()
         blocks.append((ids[coo.row], coo.col, coo.data))
     if not blocks:
         return sp.csr_matrix((x.shape[1],) * 2, dtype=np.float32)
     row, col, data = (np.concatenate(part) for part in zip(*blocks, strict=True))
     one_way = sp.csr_matrix((data, (row, col)), shape=(x.shape[1],) * 2, dtype=np.float32)
-    to_tail = one_way.T.tocsr()
-    return one_way.maximum(top_per_row_sparse(to_tail, TAIL_NEIGHBOURS)).tocsr()
+    one_way.sort_indices()
+    both = one_way.maximum(top_per_row_sparse(one_way.T.tocsr(), TAIL_NEIGHBOURS)).tocsr()
+    both.eliminate_zeros()
+    return both
 
 
 def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:

@@ -27,7 +27,7 @@ SLOTS = (
     "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, bit TINYINT, "
     "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE)[]"
 )
-USERS_AT_ONCE = 20_000_000  # cells of one dense score matrix
+USERS_AT_ONCE = 6_000_000  # cells of one dense score matrix
 
 
 def behaviour_of(
@@ -455,7 +455,7 @@ def _nearest(
     snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(item_idx, cosine) of the k allowed items nearest to a vector, ties by item; through cells where there are."""
-    from m6rec_udf.candidates import _front
+    from m6rec_udf.candidates import SPARE, fronts
 
     allowed = snapshot.is_known if mask is None else snapshot.is_known & mask
     cells = snapshot.cells
@@ -470,7 +470,7 @@ def _nearest(
             probed *= 4
             item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
         item, score = item[allowed[item]], score[allowed[item]]
-    front = _front(score, min(len(score), k + 40))
+    front = fronts(score[None], k + SPARE, least=-np.inf)[1]
     item, score = item[front], np.round(score[front].astype(np.float64), 6)
     best = np.lexsort((item, -score))[:k]
     return item[best], score[best]

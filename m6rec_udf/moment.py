@@ -16,6 +16,7 @@ from m6rec_udf.history import Behaviour
 from m6rec_udf.query import one
 
 FACTORS = 64
+READ_BY_SNAPSHOTS = {"feat_item_activity", "feat_item_transitions", "feat_segment_item", "feat_user_item"}
 CLOSED_FORM_ITEMS = 6000
 
 
@@ -81,12 +82,31 @@ def run_models(
     found: dict[str, models.Model],
     bound: dict[str, Any],
     *,
+    wanted: set[str] | None = None,
     keep: frozenset[str] = frozenset(),
 ) -> None:
-    """Run staging and features as temp tables of this connection; those in ``keep`` stay as they are."""
-    for model in models.ordered({n: m for n, m in found.items() if m.layer in ("staging", "features")}):
+    """Run staging and features as temp tables of this connection; those in ``keep`` stay as they are.
+
+    ``wanted``: only these and what they read.
+    """
+    for model in models.ordered({n: m for n, m in found.items() if m.layer in ("staging", "features")}, wanted):
         if model.name not in keep:
             models.run(con, model, bound, temporary=True)
+
+
+def lasting(found: dict[str, models.Model]) -> frozenset[str]:
+    """Models that an earlier moment reads as the build left them: the catalogue, the users and graded behaviour.
+
+    stg_events takes its part of the behaviour by time. Behaviour is graded anew at each moment where its grade may
+    depend on other rows (a staging or satisfaction function of the project's own) or where a model of the project's
+    own reads it.
+    """
+    numbers = frozenset({"stg_items", "stg_users"})
+    rows = {*models.LIVE, "stg_events"}
+    own = [model for model in found.values() if model.path != "shipped" and model.layer != "satisfaction"]
+    if any(model.name in rows or models.references(model, set(models.LIVE)) for model in own):
+        return numbers
+    return numbers | frozenset(models.LIVE)
 
 
 def _codes(values: list[Any]) -> np.ndarray:

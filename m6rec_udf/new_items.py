@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WORD_DIMENSIONS = 128
 RIDGE = 30.0
 TEXT_NEIGHBOURS = 30
+LENT_NEIGHBOURS = 100  # largest weights of a known item's column that it lends
 OWN_SHARE = 0.5  # of the neighbour itself, beside what it is bought with
 NEW_ITEM_NEIGHBOURS = 200
 # A sign of Chinese, Japanese or Korean is a token of its own: there are no spaces to part words.
@@ -66,8 +67,9 @@ def with_new_items(
 ) -> sp.csr_matrix:
     """Item-item weights with a column for every item without behaviour, made from its text.
 
-    The column of a new item j is a mean of the columns of known items w, each with half its own diagonal in front (a
-    history that holds w itself speaks for j): sum_w k_jw (B[:, w] + g e_w / 2), g the mean column sum of B. The k_jw
+    The column of a new item j is a mean of the columns of known items w (their 100 largest weights), each with half its
+    own diagonal in front (a history that holds w itself speaks for j): sum_w k_jw (B[:, w] + g e_w / 2), g the mean
+    column sum of B. The 200 largest entries of the mean are kept. The k_jw
     are the 30 largest shares of known items in a ridge regression from content to the columns of B,
     f_j' (F'F + 30 I)^-1 f_w, over content f = (text vector, word vector): the trained map from attributes to the
     collaborative space of Gantner and others 2010 ("Learning attribute-to-feature mappings for cold-start
@@ -86,17 +88,23 @@ def with_new_items(
     new = np.flatnonzero((popularity <= 0) & (text.any(axis=1) | words.any(axis=1)))
     if not len(known) or not len(new):
         return weights
+    columns = weights.tocsc()
+    proposed = sp.csr_matrix((columns.data, columns.indices, columns.indptr), shape=weights.shape)  # the transpose
+    own = np.zeros(n, np.float32)
+    own[known] = OWN_SHARE * float(weights.sum()) / max(1, int((np.diff(proposed.indptr) > 0).sum()))
+    lending = (top_per_row_sparse(proposed, LENT_NEIGHBOURS) + sp.diags(own, format="csr")).tocsr()
     share = _shares(np.hstack([text[known], words[known]]), known, text, words, new)
-    own = OWN_SHARE * float(weights.sum()) / max(1, int((np.diff(weights.tocsc().indptr) > 0).sum()))
-    lent = (weights @ share + own * share).tocsc()
-    lent = top_per_row_sparse(lent.T.tocsr(), NEW_ITEM_NEIGHBOURS).T
-    out = (weights + lent).tocsr().astype(np.float32)
-    out.sort_indices()
-    return out
+    blocks = [
+        top_per_row_sparse(share[start : start + 2048] @ lending, NEW_ITEM_NEIGHBOURS)
+        for start in range(0, len(new), 2048)
+    ]
+    place = np.arange(n)
+    place[new] = n + np.arange(len(new))
+    return sp.vstack([proposed, *blocks], format="csr")[place].T.tocsr().astype(np.float32)
 
 
 def _shares(content: Floats, known: NDArray[Any], text: Floats, words: Floats, new: NDArray[Any]) -> sp.csr_matrix:
-    """k_jw of new items j (columns) and known items w (rows), ``[n, n]``; each column sums to 1 or 0."""
+    """k_jw of new items j (in the order of ``new``) and known items w, ``[len(new), n]``; a row sums to 1 or 0."""
     f = content.astype(np.float64)
     solved = np.linalg.solve(f.T @ f + RIDGE * np.eye(f.shape[1]), f.T).astype(np.float32)
     rows, columns, shares = [], [], []
@@ -104,9 +112,8 @@ def _shares(content: Floats, known: NDArray[Any], text: Floats, words: Floats, n
         block = new[start : start + 2048]
         regression = np.round(np.hstack([text[block], words[block]]) @ solved, 6)  # equal texts stay equal
         best = top_per_row(regression, TEXT_NEIGHBOURS).tocoo()
-        rows.append(known[best.col])
-        columns.append(block[best.row])
+        rows.append(start + best.row)
+        columns.append(known[best.col])
         shares.append(best.data / np.bincount(best.row, best.data, len(block))[best.row])
-    n = len(text)
     parts = (np.concatenate(shares), (np.concatenate(rows), np.concatenate(columns)))
-    return sp.csr_matrix(parts, shape=(n, n), dtype=np.float32)
+    return sp.csr_matrix(parts, shape=(len(new), len(text)), dtype=np.float32)

@@ -61,39 +61,41 @@ FEATURES: tuple[str, ...] = (
     "rank_success",
     "supporters",
 )
+ITEM_FEATURES = tuple(name for name in FEATURES if name.startswith("item_"))  # the first ones
 
 
 def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndarray:
     """Feature matrix of the candidates, float32 ``[c, len(FEATURES)]``; NaN where nothing is known."""
     row, item = found.row, found.item
-    columns = {
-        **_item_features(snapshot, item, profile.span),
-        **_user_features(profile, row),
-        **_pair_features(snapshot, profile, row, item),
-    }
-    columns["pair_popularity_gap"] = columns["item_log_events"] - columns["user_mean_log_popularity"]
-    columns["pair_price_gap"] = columns["item_log_price"] - profile.mean_log_price[row]
+    out = np.empty((len(row), len(FEATURES)), np.float32)
+    out[:, : len(ITEM_FEATURES)] = snapshot.item_features[item]
+    of_item = {name: out[:, at] for at, name in enumerate(ITEM_FEATURES)}
+    columns = {**_user_features(profile, row), **_pair_features(snapshot, profile, row, item)}
+    columns["pair_popularity_gap"] = of_item["item_log_events"] - columns["user_mean_log_popularity"]
+    columns["pair_price_gap"] = of_item["item_log_price"] - profile.mean_log_price[row]
+    by_user = _ByUser(row, profile.users)
     for name in SCORED:
         raw = found.scores[name]
         columns[f"score_{name}"] = raw
-        columns[f"share_{name}"] = _share_of_best(row, raw, profile.users)
-        columns[f"rank_{name}"] = _rank(row, np.where(raw > 0, raw, 0), profile.users)
-    trend = columns["item_log_trend_short"] + columns["item_log_trend_medium"]
-    columns["rank_trending"] = _rank(row, trend, profile.users)
-    columns["rank_success"] = _rank(row, columns["item_log_success_long"], profile.users)
+        columns[f"share_{name}"] = by_user.share_of_best(raw)
+        columns[f"rank_{name}"] = by_user.rank(np.where(raw > 0, raw, 0))
+    columns["rank_trending"] = by_user.rank(of_item["item_log_trend_short"] + of_item["item_log_trend_medium"])
+    columns["rank_success"] = by_user.rank(of_item["item_log_success_long"])
     columns["supporters"] = np.bitwise_count(found.supporters)
-    out = np.empty((len(row), len(FEATURES)), np.float32)
-    for at, name in enumerate(FEATURES):
+    for at, name in enumerate(FEATURES[len(ITEM_FEATURES) :], len(ITEM_FEATURES)):
         out[:, at] = columns[name]
     return out
 
 
-def _item_features(snapshot: Snapshot, item: np.ndarray, span: float) -> dict[str, np.ndarray]:
+def item_features(snapshot: Snapshot) -> np.ndarray:
+    """The features named item_* of every item, float32 ``[n, len(ITEM_FEATURES)]``."""
+    span = float(snapshot.settings["span_days"])
+
     def column(name: str) -> np.ndarray:
-        return np.asarray(snapshot.column(name)[item], np.float64)
+        return np.asarray(snapshot.column(name), np.float64)
 
     events, price = column("events"), column("price")
-    return {
+    columns = {
         "item_log_events": np.log1p(events),
         "item_log_users": np.log1p(column("users")),
         "item_log_trend_very_short": np.log(column("trend_very_short") + 0.01),
@@ -112,6 +114,7 @@ def _item_features(snapshot: Snapshot, item: np.ndarray, span: float) -> dict[st
         "item_repurchase_rate": column("repurchase_rate"),
         "item_log_price": np.log1p(np.maximum(price, 0)),
     }
+    return np.column_stack([columns[name] for name in ITEM_FEATURES]).astype(np.float32)
 
 
 def _user_features(profile: Profile, row: np.ndarray) -> dict[str, np.ndarray]:
@@ -166,23 +169,33 @@ def _share(profile: Profile, code: np.ndarray, row: np.ndarray, item: np.ndarray
     return np.where(code[item] >= 0, share, np.nan)
 
 
-def _share_of_best(row: np.ndarray, score: np.ndarray, users: int) -> np.ndarray:
-    """Score over the user's best one, in [0, 1]; 0 where the strategy says nothing."""
-    positive = np.maximum(score.astype(np.float64), 0.0)
-    best = np.zeros(users)
-    np.maximum.at(best, row, positive)
-    return np.asarray(positive / np.where(best > 0, best, 1.0)[row])
+class _ByUser:
+    """Candidates laid out as one line per user, to compare each with the user's others; ``row`` is ascending."""
 
+    def __init__(self, row: np.ndarray, users: int) -> None:
+        self.row = row
+        first = np.searchsorted(row, np.arange(users))
+        self.place = np.arange(len(row)) - first[row]
+        self.shape = (users, int(self.place.max(initial=-1)) + 1)
 
-def _rank(row: np.ndarray, score: np.ndarray, users: int) -> np.ndarray:
-    """Rank from 0 inside the user's candidates, largest score first; ties share the first one's rank."""
-    rounded = np.round(score.astype(np.float64), 6)
-    order = np.lexsort((-rounded, row))
-    first = np.searchsorted(row[order], np.arange(users))
-    position = np.arange(len(row)) - first[row[order]]
-    is_new = np.ones(len(row), bool)
-    is_new[1:] = (rounded[order][1:] != rounded[order][:-1]) | (row[order][1:] != row[order][:-1])
-    start = np.maximum.accumulate(np.where(is_new, np.arange(len(row)), 0))
-    out = np.empty(len(row), np.float64)
-    out[order] = position[start]
-    return out
+    def _lines(self, score: np.ndarray) -> np.ndarray:
+        lines = np.full(self.shape, -np.inf)
+        lines[self.row, self.place] = score
+        return lines
+
+    def share_of_best(self, score: np.ndarray) -> np.ndarray:
+        """Score over the user's best one, in [0, 1]; 0 where the strategy says nothing."""
+        positive = np.maximum(score.astype(np.float64), 0.0)
+        best = self._lines(positive).max(axis=1, initial=0.0)
+        return np.asarray(positive / np.where(best > 0, best, 1.0)[self.row])
+
+    def rank(self, score: np.ndarray) -> np.ndarray:
+        """Rank from 0 inside the user's candidates, largest score first; ties share the first one's rank."""
+        lines = self._lines(np.round(score.astype(np.float64), 6))
+        order = np.argsort(-lines, axis=1)
+        ordered = np.take_along_axis(lines, order, 1)
+        start = np.broadcast_to(np.arange(self.shape[1]), self.shape).copy()
+        start[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = 0
+        ranks = np.empty(self.shape)
+        np.put_along_axis(ranks, order, np.maximum.accumulate(start, axis=1).astype(np.float64), 1)
+        return np.asarray(ranks[self.row, self.place])

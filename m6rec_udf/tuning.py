@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
-from m6rec_udf.candidates import top_open
+from m6rec_udf.candidates import SPARE, best_of_rows, fronts
 from m6rec_udf.collaborative import ease, head_items, item_item_parts, joined, top_per_row
 from m6rec_udf.history import Profile
 from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings, item_item_weights
@@ -132,8 +132,9 @@ def _problem(
 
 
 def _ndcg(scores: np.ndarray, open_: np.ndarray, wanted: np.ndarray) -> float:
-    """Sum over users of NDCG at DEPTH (Jarvelin and Kekalainen 2002); ``scores`` is overwritten."""
-    row, item = top_open(scores, open_, DEPTH)
+    """Sum over users of NDCG at DEPTH (Jarvelin and Kekalainen 2002)."""
+    front = fronts(np.where(open_, scores, -np.inf), DEPTH + SPARE)
+    row, item = best_of_rows(*front, scores[front], len(scores), DEPTH)
     first = np.searchsorted(row, np.arange(len(open_)))
     gain = wanted[row, item] / np.log2(np.arange(len(row)) - first[row] + 2)
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, DEPTH + 2)))])

@@ -81,7 +81,8 @@ class Questions:
         work = con.cursor()
         built = _Kept(work, context_of(con), self.seed, None, builder._Clock(None))
         built.run(as_of, activate=False)
-        number = {user_id: at for at, user_id in enumerate(built.user_ids)}
+        ids = work.execute("select user_id from stg_users order by user_idx").fetchall()
+        number = {user_id: at for at, (user_id,) in enumerate(ids)}
         index = np.asarray([number.get(user, -1) for user in users])
         until = np.nextafter(np.full(len(users), built.snapshot.settings["as_of"]), np.inf)
         behaviour = built.log.before(index, until, built.snapshot.settings["segments"])

@@ -9,7 +9,6 @@ per_item as (
     select
         item_idx,
         count(*) as events,
-        count(distinct user_idx) as users,
         avg(satisfaction) as satisfaction,
         sum(pow(0.5, age_days / (0.003 * $span_days))) as trend_very_short,
         sum(pow(0.5, age_days / (0.01 * $span_days))) as trend_short,
@@ -25,19 +24,26 @@ per_item as (
     group by item_idx
 ),
 
+moments as (
+    select item_idx, user_idx, happened_at, max(age_days) as age_days
+    from events
+    group by item_idx, user_idx, happened_at
+),
+
 per_pair as (
     select
         item_idx,
         user_idx,
-        count(distinct happened_at) as times,
-        (max(age_days) - min(age_days)) / nullif(count(distinct happened_at) - 1, 0) as repurchase_days
-    from events
+        count(*) as times,
+        (max(age_days) - min(age_days)) / nullif(count(*) - 1, 0) as repurchase_days
+    from moments
     group by item_idx, user_idx
 ),
 
 repurchase as (
     select
         item_idx,
+        count(*) as users,
         avg(case when times > 1 then 1.0 else 0.0 end) as repurchase_rate,
         median(repurchase_days) as repurchase_days
     from per_pair
@@ -50,7 +56,7 @@ joined as (
         i.item_id,
         i.domain,
         coalesce(p.events, 0) as events,
-        coalesce(p.users, 0) as users,
+        coalesce(r.users, 0) as users,
         p.satisfaction,
         coalesce(p.trend_very_short, 0.0) as trend_very_short,
         coalesce(p.trend_short, 0.0) as trend_short,

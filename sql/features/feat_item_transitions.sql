@@ -1,4 +1,6 @@
 -- one row per (item, next item): co-visitation with direction, distance and time decay, 100 best per item
+--   over each user's latest 200 items; where users are many, over so many of each that there are some four million in all,
+--   at least 20
 with
 
 pairs as (
@@ -7,14 +9,32 @@ pairs as (
     where interest > 0
 ),
 
-sequences as (
+longest as (
+    select least(200.0, greatest(20.0, 4000000.0 / count(*))) as positions
+    from (select distinct user_idx from pairs) as users
+),
+
+ordered as (
     select
         user_idx,
         item_idx,
-        last_days,
+        pow(0.5, last_days / (0.25 * $span_days)) as recency,
         row_number() over (partition by user_idx order by last_at desc, hash(user_idx, item_idx), item_idx) as position
     from pairs
-    qualify position <= 200
+),
+
+sequences as (
+    select o.user_idx, o.item_idx, o.recency, o.position
+    from ordered as o
+    inner join longest as l on o.position <= l.positions
+),
+
+distances as (select unnest([1, 2, 3, 4, 5, 6, 7, 8]) as distance),
+
+earlier as (
+    select s.user_idx, s.item_idx, s.position - d.distance as next_position, d.distance
+    from sequences as s
+    cross join distances as d
 ),
 
 popularity as (
@@ -25,13 +45,12 @@ popularity as (
 
 steps as (
     select
-        a.item_idx,
-        b.item_idx as next_item_idx,
-        sum(pow(0.5, b.last_days / (0.25 * $span_days)) / (a.position - b.position)) as weight
-    from sequences as a
-    inner join sequences as b
-        on a.user_idx = b.user_idx and b.position < a.position and b.position >= a.position - 8
-    group by a.item_idx, b.item_idx
+        e.item_idx,
+        s.item_idx as next_item_idx,
+        sum(s.recency / e.distance) as weight
+    from earlier as e
+    inner join sequences as s on e.user_idx = s.user_idx and e.next_position = s.position
+    group by e.item_idx, s.item_idx
 ),
 
 both_ways as (

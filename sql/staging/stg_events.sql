@@ -20,6 +20,7 @@ keyed as (
     from behaviour as b
     inner join users as u on b.user_id = u.user_id
     inner join items as i on b.item_id = i.item_id
+    where b.happened_at <= $as_of
 )
 
 select * from keyed
