@@ -13,9 +13,10 @@ from m6rec_udf.arrays import Snapshot
 from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
-FRONT_BLOCK = 64  # scores whose maximum bounds the front from below
+STRIPES = 64  # scores whose maximum bounds the front from below
 SPARE = 40  # looked at beyond the k best, so that ties after rounding are all seen
 FRONT_MARGIN = 1e-5  # of the largest score: wider than the rounding of a product
+PAIRS_AT_ONCE = 1000  # whose vectors stay in the processor's cache
 WIDER = 4  # times as many cells where too few items are open
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 LISTED = ("popular", "trending", "fresh")
@@ -80,8 +81,8 @@ class Scores:
         if name in self.sparse:
             return np.asarray(self.dense(name)[row, item])
         out = np.empty(len(row), np.float32)
-        for start in range(0, len(row), 20_000):
-            part = slice(start, start + 20_000)
+        for start in range(0, len(row), PAIRS_AT_ONCE):
+            part = slice(start, start + PAIRS_AT_ONCE)
             out[part] = np.einsum("ij,ij->i", self.left[name][row[part]], self.right[name][item[part]])
         if name == "matrix_factorization":
             out = np.maximum(out, 0) * self.trend[item]
@@ -103,7 +104,7 @@ class Shut:
 
     def out(self, scores: np.ndarray) -> np.ndarray:
         """A copy of scores ``[users, n]``, -inf where shut."""
-        own = np.where(self.mask, scores, np.float32(-np.inf))
+        own = scores + np.where(self.mask, np.float32(0), np.float32(-np.inf))
         own[self.row, self.item] = -np.inf
         return own
 
@@ -243,22 +244,31 @@ def fronts(
 
     Scores below ``least``, the smallest positive one, are left out.
 
-    Where there are many, the ``wide``-th largest maximum of a block bounds the ``wide``-th largest score from below.
-    A product of matrices and one of a matrix and a vector differ in the last bits: the front has a margin above that,
+    Where there are many, each 64-th score goes with the others of its part, and the ``wide``-th largest maximum of a
+    part bounds the ``wide``-th largest score from below. In no order inside a row. A product of matrices and one of a matrix and a vector differ in the last bits: the front has a margin above that,
     and its scores are computed pair by pair. So one user alone and a batch get the same items.
     """
     users, n = scores.shape
-    from_ = np.full(users, least)
-    if 0 < wide < n:
-        blocks = n // FRONT_BLOCK
-        highest = scores
-        if blocks > 2 * wide:
-            highest = scores[:, : blocks * FRONT_BLOCK].reshape(users, blocks, FRONT_BLOCK).max(axis=2)
-        ordered = np.partition(highest, highest.shape[1] - wide, axis=1)[:, -wide:]
-        largest = np.abs(ordered.max(axis=1))
-        from_ = np.maximum(from_, ordered[:, 0] - FRONT_MARGIN * np.where(np.isfinite(largest), largest, 0.0))
-    row, column = np.nonzero(scores >= from_[:, None])
-    return row, column
+    parts = n // STRIPES
+    if not 0 < wide < n:
+        return np.nonzero(scores >= least)
+    if parts <= 2 * wide:
+        return np.nonzero(scores >= _bound(scores, wide, least))
+    striped = scores[:, : parts * STRIPES].reshape(users, STRIPES, parts)
+    highest = striped.max(axis=1)
+    from_ = _bound(highest, wide, least)
+    row, part = np.nonzero(highest >= from_)
+    stripe, at = np.nonzero((striped[row, :, part] >= from_[row]).T)
+    rest, last = np.nonzero(scores[:, parts * STRIPES :] >= from_)
+    return np.concatenate([row[at], rest]), np.concatenate([stripe * parts + part[at], parts * STRIPES + last])
+
+
+def _bound(scores: np.ndarray, wide: int, least: float) -> np.ndarray:
+    """The ``wide``-th largest score of each row, less the rounding of a product; at least ``least``; ``[users, 1]``."""
+    ordered = np.partition(scores, scores.shape[1] - wide, axis=1)[:, -wide:]
+    largest = np.abs(ordered.max(axis=1))
+    margin = FRONT_MARGIN * np.where(np.isfinite(largest), largest, 0.0)
+    return np.asarray(np.maximum(least, ordered[:, 0] - margin))[:, None]
 
 
 def best_of_rows(

@@ -125,19 +125,21 @@ def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
 def top_per_row_sparse(weights: sp.csr_matrix, k: int) -> sp.csr_matrix:
     """The k largest weights of each row of a sparse matrix; ties go to the lower column."""
     weights = weights.tocsr()
-    weights.sort_indices()
     keep = np.ones(weights.nnz, bool)
     for row in np.flatnonzero(np.diff(weights.indptr) > k):
         a, b = weights.indptr[row], weights.indptr[row + 1]
         values = weights.data[a:b]
         least = np.partition(values, len(values) - k)[len(values) - k]
         best = values > least
-        best[np.flatnonzero(values == least)[: k - int(best.sum())]] = True
+        ties = a + np.flatnonzero(values == least)
+        best[ties[np.argsort(weights.indices[ties])[: k - int(best.sum())]] - a] = True
         keep[a:b] = best
     rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
-    return sp.csr_matrix(
+    out = sp.csr_matrix(
         (weights.data[keep], (rows[keep], weights.indices[keep])), shape=weights.shape, dtype=np.float32
     )
+    out.sort_indices()
+    return out
 
 
 def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 4) -> tuple[Floats, Floats]:

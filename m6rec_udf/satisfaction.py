@@ -221,8 +221,16 @@ def is_known(x: np.ndarray) -> np.ndarray:
 
 
 def threads() -> int:
-    """Threads for LightGBM: OMP_NUM_THREADS or all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS", "0")) or (os.cpu_count() or 1)
+    """Threads for LightGBM: OMP_NUM_THREADS, or the cores that nothing else uses. Its answers do not depend on it.
+
+    Its threads wait for each other in a busy loop: on a core that somebody else has taken, two are slower than one.
+    """
+    fixed = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    if fixed:
+        return fixed
+    cores = os.cpu_count() or 1
+    others = max(0.0, os.getloadavg()[0] - 1.0) if hasattr(os, "getloadavg") else 0.0
+    return int(min(max(1, round(cores - others)), cores))
 
 
 def _prior_score(x: np.ndarray) -> np.ndarray:

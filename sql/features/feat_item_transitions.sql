@@ -1,5 +1,5 @@
 -- one row per (item, next item): co-visitation with direction, distance and time decay, 100 best per item
---   over each user's latest 200 items; where users are many, over so many of each that there are some four million in all,
+--   over each user's latest 200 items; where users are many, over so many of each that there are some four million,
 --   at least 20
 with
 
