@@ -22,7 +22,7 @@ insert into m6.stored_histories
 select
     user_id,
     m6.history_list(item_id, interest, satisfaction, happened_at)
-from m6.built_behaviour
+from temp.built_behaviour
 where hash(user_id) % $parts = $part
 group by user_id
 """
@@ -56,11 +56,13 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], events: int) 
         return
     con.execute("create or replace table m6.stored_histories as from m6.stored_histories limit 0")
     con.execute(_view("built_behaviour", found, f"event_seq <= {int(events)}", "false"))
+    con.execute("create or replace temp table built_behaviour as from m6.built_behaviour")  # graded once, read in parts
     total = one(con, "select estimated_size from duckdb_tables() where schema_name = 'm6' and table_name = 'events'")[0]
     parts = int(total or 0) // EVENTS_AT_ONCE + 1
     for part in range(parts):
         con.execute(_LISTS, {"parts": parts, "part": part})
     con.execute("alter table m6.stored_histories add primary key (user_id)")
+    con.execute("drop table temp.built_behaviour")
     con.execute("drop view m6.built_behaviour")
     con.execute(_view("recent_behaviour", found, f"event_seq > {int(events)}", "true"))
     con.execute(

@@ -43,6 +43,7 @@ LINEAR_RANKS = (
     "rank_success",
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
+LEAST_SESSION = 1e-3  # user_session five hours after the last behaviour: the visit is over
 PARTS = ("new", "known", "unseen", "stranger", "session")
 
 
@@ -177,6 +178,7 @@ class SatisfactionModel:
         if self.session is not None:
             guest = (own == "new") & has_history(x)
             inside = x[guest, FEATURES.index("user_session")].astype(np.float64)
+            inside[inside < LEAST_SESSION] = 0.0
             between = (1.0 - inside) * self.new.slope
             coefficient["new"][guest] = between * (1.0 - self.session_share)
             coefficient["session"][guest] = between * self.session_share + inside * self.session.slope

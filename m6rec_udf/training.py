@@ -24,6 +24,8 @@ WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
 WINDOWS_OF_SMALL_LOGS = 7
 SMALL_LOG = 300_000  # events
+WINDOWS_OF_LARGE_LOGS = 2
+LARGE_LOG = 3_000_000  # where one window holds enough to learn from and each costs a pass over the log
 USERS_PER_WINDOW = 2000
 NEGATIVES_PER_USER = {False: 50, True: 20}  # of items new to the user, and of items it knows
 LEAST_STRANGERS = 100  # users asked about without a history, per window
@@ -39,7 +41,8 @@ def cuts(log: Log) -> list[float]:
     """Moments from which windows look ahead, latest first: quantiles of the log's times."""
     if len(log.happened_at) < 50:
         return []
-    windows = WINDOWS_OF_SMALL_LOGS if len(log.happened_at) < SMALL_LOG else WINDOWS
+    events = len(log.happened_at)
+    windows = WINDOWS_OF_SMALL_LOGS if events < SMALL_LOG else WINDOWS if events < LARGE_LOG else WINDOWS_OF_LARGE_LOGS
     shares = [1 - WINDOW_SHARE * (j + 1) for j in range(windows)]
     found = [float(np.quantile(log.happened_at, s, method="higher")) for s in shares]
     first = float(log.happened_at.min())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
-from model_world import ago, given, table
+from model_world import BOUND, ago, given, rows, run, table
+
+from m6rec_udf import models
 
 
 def close(got, expected):
@@ -123,6 +126,25 @@ def test_co_visitation_reaches_eight_steps_and_keeps_turned_away_items_out():
     got = table(con, "feat_item_transitions", "item_idx, next_item_idx")
     pairs = {(a - 1, b - 1) for a, b in got}  # 'bad' sorts first
     assert pairs == {(a, b) for a in range(10) for b in range(10) if a != b and abs(a - b) <= 8}
+
+
+def test_stg_events_ends_at_the_moment_even_where_behaviour_does_not():
+    """Past moments of a build read the behaviour that was graded at the build."""
+    con = given([("u", "a", "view", 4), ("u", "b", "view", 1)])
+    run(con, "stg_events")
+    found = models.with_satisfaction(models.collect(), "graded")
+    models.run(con, found["stg_events"], {**BOUND, "as_of": ago(2)}, temporary=True)
+    assert rows(con, "select item_idx, age_days from stg_events") == [(0, 2.0)]
+
+
+def test_where_users_are_many_only_their_latest_items_count():
+    con = given([("u", f"i{n}", "view", 20 - n) for n in range(10)] + [("v", "i0", "view", 1), ("v", "i9", "view", 2)])
+    run(con, "feat_user_item")
+    model = models.collect()["feat_item_transitions"]
+    few = replace(model, sql=model.sql.replace("20.0, 4000000.0", "1.0, 6.0"))  # 6 of them for 2 users: 3 each
+    models.run(con, few, BOUND, temporary=True)
+    pairs = {frozenset(pair) for pair in rows(con, "select item_idx, next_item_idx from feat_item_transitions")}
+    assert pairs == {frozenset(pair) for pair in ((7, 8), (8, 9), (7, 9), (0, 9))}
 
 
 def test_the_hundred_best_transitions_are_kept():
