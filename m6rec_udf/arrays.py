@@ -50,7 +50,7 @@ class Snapshot:
 
     Attributes:
         settings: as_of (seconds since 1970), span_days, repeats_allowed, domains, segments, encoder, strategies, ...
-        item_ids: ``n`` texts.
+        item_ids, titles: ``n`` texts; None for an item without a title.
         item: float32 ``[n, len(ITEM_COLUMNS)]`` of feat_item_activity.
         domain, category, brand: int32 ``[n]`` codes, -1 for none.
         is_known: bool ``[n]``, in the catalogue at as_of.
@@ -63,6 +63,7 @@ class Snapshot:
 
     settings: dict[str, Any]
     item_ids: list[str]
+    titles: list[str | None]
     item: np.ndarray
     domain: np.ndarray
     category: np.ndarray
@@ -191,6 +192,7 @@ def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> N
     parts: dict[str, bytes] = {
         "settings": json.dumps(snapshot.settings, sort_keys=True).encode(),
         "item_ids": json.dumps(snapshot.item_ids).encode(),
+        "titles": json.dumps(snapshot.titles).encode(),
         "satisfaction": snapshot.model.to_json().encode(),
     }
     for name in _ARRAYS:
@@ -233,6 +235,11 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
                 "restore the file from a copy, or run m6rec_udf.build(con) again",
             )
         parts[name] = content
+    if "titles" not in parts:
+        raise NotBuiltError(
+            f"model_version {version} was made by another version of m6rec, expected the artefact 'titles'",
+            "run m6rec_udf.build(con) again; the data stays as it is",
+        )
 
     def array(name: str) -> np.ndarray:
         return np.asarray(np.load(io.BytesIO(parts[name]), allow_pickle=False))
@@ -247,6 +254,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
     return Snapshot(
         settings=json.loads(parts["settings"]),
         item_ids=json.loads(parts["item_ids"]),
+        titles=json.loads(parts["titles"]),
         model=SatisfactionModel.from_json(parts["satisfaction"].decode()),
         cells=Cells(*(array(f"cells.{part}") for part in _CELLS)) if "cells.order" in parts else None,
         **{name: array(name) for name in _ARRAYS},  # type: ignore[arg-type]

@@ -18,7 +18,6 @@ import numpy as np
 
 from m6rec_udf import arrays, histories, models, moment, resources, training, tuning
 from m6rec_udf.cells import make_cells
-from m6rec_udf.connection import behaviour_view
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
@@ -113,6 +112,7 @@ class _Build:
         self.decisions: list[tuple[str, str, str]] = []
 
     def run(self, as_of: datetime | None, *, activate: bool) -> BuildReport:
+        self.con.execute("begin")  # marks, staging and log see the same rows
         self.as_of = as_of or self._latest()
         self.marks = self._watermarks()
         strategies = self._strategies()
@@ -122,6 +122,7 @@ class _Build:
         models.check_columns(self.con, self.models[models.IN_FORCE], models.SATISFACTION_COLUMNS)
         self.items = moment.catalogue(self.con)
         self.log = moment.read_log(self.con)
+        self.con.execute("commit")
         self.clock("staging")
         texts = [t or "" for t in self.items["texts"]]
         self.text, embedded = embed_texts(self.con, self.context.encoder, texts, progress=self.clock.progress)
@@ -435,7 +436,7 @@ class _Build:
             )
             self._store_extra(version, extra)
             if activate:
-                self._publish_tables(snapshot)
+                self._publish_tables(snapshot, version)
                 ensure_default_policy(con)
                 con.execute("update m6.active set model_version = ?", [version])
                 for table in ("artefacts", "extra_candidates"):
@@ -446,7 +447,7 @@ class _Build:
             raise
         return version
 
-    def _publish_tables(self, snapshot: arrays.Snapshot) -> None:
+    def _publish_tables(self, snapshot: arrays.Snapshot, version: int) -> None:
         """The build's tables for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
         for model in self.models.values():
@@ -454,8 +455,8 @@ class _Build:
                 con.execute(f"create or replace table m6.{model.name} as select * from {model.name}")
                 about = model.description.replace("'", "''")
                 con.execute(f"comment on table m6.{model.name} is '{about}'")
-        con.execute(behaviour_view(self.models["stg_behaviour"].sql, self.models[models.IN_FORCE].sql))
-        histories.write(con, self.models, self.marks[0])
+        con.execute(models.live_view("behaviour", self.models))
+        histories.write(con, self.models, self.log, histories.Marks(*self.marks, self.as_of), version)
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
         con.execute("delete from m6.lineage")

@@ -132,8 +132,8 @@ def _definitions() -> list[tuple[str, str]]:
         (path.stem, f"create or replace view m6.{path.stem} as\n{path.read_text(encoding='utf-8')}")
         for path in sorted((root / "views").glob("*.sql"))
     ]
-    graded = resources.read_sql("satisfaction", "sat_graded")
-    views.append(("behaviour", behaviour_view(resources.read_sql("staging", "stg_behaviour"), graded)))
+    shipped = models.with_satisfaction(models.collect(), "graded")
+    views.append(("behaviour", models.live_view("behaviour", shipped)))
     macros = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted((root / "macros").glob("*.sql"))]
     return views + macros
 
@@ -143,15 +143,6 @@ def _comment_migrations(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("comment on column m6.migrations.name is 'file stem'")
     con.execute("comment on column m6.migrations.content_hash is 'SHA-256 of the file when it was applied'")
     con.execute("comment on column m6.migrations.applied_at is 'UTC'")
-
-
-def behaviour_view(staging: str, satisfaction: str) -> str:
-    """The statement of the live view m6.behaviour: stg_behaviour without an end, graded by a satisfaction function."""
-    staged = staging.replace("$as_of", "timestamp 'infinity'")
-    return (
-        f"create or replace view m6.behaviour as\nwith stg_behaviour as (\n{staged}\n)\n"
-        f"select * from (\n{satisfaction}\n)"
-    )
 
 
 def _define(con: duckdb.DuckDBPyConnection) -> None:
@@ -202,7 +193,7 @@ def _ordered(definitions: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Definitions after what they mention: a macro cannot be created before what it names."""
     texts = dict(definitions)
     code = {name: re.sub(r"--[^\n]*|'(?:[^']|'')*'", " ", text) for name, text in definitions}
-    alias = {"recent_behaviour": "behaviour"}  # made with it
+    alias = dict.fromkeys(histories.VIEWS, "behaviour")  # made with it
     mentioned = {
         name: {alias.get(m, m) for m in re.findall(r"\bm6\.([a-z_0-9]+)", text)} & texts.keys() - {name}
         for name, text in code.items()

@@ -444,6 +444,26 @@ def _make_user_vector(_: Context) -> Callable[..., Any]:
     return m6_user_vector
 
 
+def _make_unpacked_history(context: Context) -> Callable[..., Any]:
+    def m6_unpacked_history(version: Any, packed: Any) -> Any:
+        """A stored history (see m6rec_udf.histories) as the list that m6.user_history gives."""
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+        from m6rec_udf.histories import unpacked
+
+        length, records = unpacked(whole(packed))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(length)]).astype(np.int32))
+        ids = pa.array([], pa.string())
+        if len(records):
+            ids = of_version(context, version[0].as_py()).arrow_ids.take(pa.array(records["item"]))
+        rest = [pa.array(np.ascontiguousarray(records[name])) for name in ("interest", "satisfaction", "happened_at")]
+        names = ["item_id", "interest", "satisfaction", "happened_at"]
+        return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([ids, *rest], names))
+
+    return m6_unpacked_history
+
+
 def _make_weighted_sum(_: Context) -> Callable[..., Any]:
     def m6_weighted_sum(vectors: Any, weights: Any) -> Any:
         return _weighted(vectors, weights, scaled=False)
@@ -511,6 +531,7 @@ FUNCTIONS = (
     Function("m6_embed", _make_embed, ("VARCHAR",), "FLOAT[]"),
     Function("m6_user_vector", _make_user_vector, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
     Function("m6_weighted_sum", _make_weighted_sum, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
+    Function("m6_unpacked_history", _make_unpacked_history, ("BIGINT", "BLOB"), HISTORY),
     Function("m6_item_set", _make_item_set, ("VARCHAR[]", "DOUBLE[]"), "BIGINT"),
     Function(
         "m6_candidates",

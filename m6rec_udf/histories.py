@@ -1,36 +1,56 @@
-"""The stored histories: one row per user written by a build, and a view of what came after it.
+"""The stored histories: one row per user written by a build, and views of what came after it.
 
-``m6.stored_histories`` is a cache of ``m6.behaviour`` up to ``m6.history_marks``; ``m6.recent_behaviour`` is the rest.
-Triggers note in ``m6.history_edits`` whose events were updated or deleted since: theirs is read afresh. Feedback is
-never stored: a table with triggers takes no INSERT OR IGNORE, which feedback and impressions need.
+``m6.stored_histories`` is a cache of ``m6.behaviour`` up to ``m6.history_marks``; ``m6.recent_behaviour`` is the rest,
+``m6.recent_events`` and ``m6.recent_reactions`` its halves, ``m6.unread_feedback`` says whose reactions there may be.
+Triggers note in ``m6.history_edits`` whose events were updated or deleted since: theirs is read afresh. Feedback and
+impressions have no triggers, since a table with triggers takes no INSERT OR IGNORE (DuckDB 2.0.1), which they need:
+what is changed by hand in those a build has read counts from the next build on, or for whoever is noted there.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import duckdb
+import numpy as np
 
 from m6rec_udf import models
-from m6rec_udf.errors import SchemaError
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
 
-EVENTS_AT_ONCE = 2_000_000  # their lists are made in one step, so that memory stays bounded
-_LISTS = """
-insert into m6.stored_histories
-select
-    user_id,
-    m6.history_list(item_id, interest, satisfaction, happened_at)
-from temp.built_behaviour
-where hash(user_id) % $parts = $part
-group by user_id
-"""
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from m6rec_udf.moment import Log
+
+COLUMNS = {"item": "<i4", "interest": "<f4", "satisfaction": "<f4", "happened_at": "<f8"}
+RECORD = np.dtype(list(COLUMNS.items()))
+_NOTHING = "from (select * from m6.events limit 0)"
+VIEWS = ("recent_behaviour", "recent_events", "recent_reactions", "unread_feedback")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How far a build has read: orders of arrival, and the moment after which behaviour was left out."""
+
+    event_seq: int
+    feedback_seq: int
+    as_of: datetime
+
+    def unread(self, sequence: str, last: int, *, has_later: bool) -> str:
+        """Condition on the rows of events or feedback that the build has not read."""
+        return f"{sequence} > {int(last)}" + (f" or happened_at > timestamp '{self.as_of}'" if has_later else "")
 
 
 def reset(con: duckdb.DuckDBPyConnection) -> None:
     """No stored histories: every history is read from m6.behaviour."""
     con.execute("create or replace view m6.recent_behaviour as select * from m6.behaviour")
+    con.execute("create or replace view m6.recent_events as select * from m6.behaviour")
+    con.execute("create or replace view m6.recent_reactions as select * from m6.behaviour limit 0")
+    con.execute("create or replace view m6.unread_feedback as select user_id from m6.feedback limit 0")
     for table in ("stored_histories", "history_marks", "history_edits"):
         con.execute(f"delete from m6.{table}")
 
@@ -41,8 +61,8 @@ def reset_unless_made_with(con: duckdb.DuckDBPyConnection, found: dict[str, Mode
         reset(con)
 
 
-def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], events: int) -> None:
-    """Store everybody's history up to the mark of its events, inside the transaction of the build that has read so far.
+def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, marks: Marks, version: int) -> None:
+    """Store the log of a build, one row per user, inside the transaction of the build.
 
     Nothing is stored where a row's grade may depend on other rows (a satisfaction function or staging of the
     project's own) or where events are a view without an order of arrival.
@@ -52,43 +72,60 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], events: int) 
         "select count(*) from duckdb_tables() where database_name = current_database() and schema_name = 'm6' "
         "and table_name in ('events', 'feedback', 'impressions', 'event_types')"
     ).fetchall()[0][0]
-    if kinds < 4 or not _is_shipped(found):
+    if kinds < 4 or not all(found[name].path == "shipped" for name in models.LIVE):
         return
-    con.execute("create or replace table m6.stored_histories as from m6.stored_histories limit 0")
-    con.execute(_view("built_behaviour", found, f"event_seq <= {int(events)}", "false"))
-    con.execute("create or replace temp table built_behaviour as from m6.built_behaviour")  # graded once, read in parts
-    total = one(con, "select estimated_size from duckdb_tables() where schema_name = 'm6' and table_name = 'events'")[0]
-    parts = int(total or 0) // EVENTS_AT_ONCE + 1
-    for part in range(parts):
-        con.execute(_LISTS, {"parts": parts, "part": part})
-    con.execute("alter table m6.stored_histories add primary key (user_id)")
-    con.execute("drop table temp.built_behaviour")
-    con.execute("drop view m6.built_behaviour")
-    con.execute(_view("recent_behaviour", found, f"event_seq > {int(events)}", "true"))
+    ids = con.sql("select user_id from stg_users order by user_idx").to_arrow_table()["user_id"]
+    con.register("m6_packed_histories", packed(log, ids))
+    con.execute("insert into m6.stored_histories from m6_packed_histories")
+    con.unregister("m6_packed_histories")
+    unread = {}
+    for table, sequence, last in (
+        ("events", "event_seq", marks.event_seq),
+        ("feedback", "feedback_seq", marks.feedback_seq),
+    ):
+        later = f"select 1 from m6.{table} where {sequence} <= ? and happened_at > ? limit 1"
+        has_later = one(con, later, [last, marks.as_of])[0] is not None
+        unread[table] = f"from m6.{table} where {marks.unread(sequence, last, has_later=has_later)}"
+    con.execute(f"create or replace view m6.unread_feedback as select user_id {unread['feedback']}")
+    events, feedback = ({f"from m6.{table}": f"from (select * {rows})"} for table, rows in unread.items())
+    con.execute(models.live_view("recent_behaviour", found, events | feedback))
+    con.execute(models.live_view("recent_reactions", found, {"from m6.events": _NOTHING} | feedback))
+    only_events = f"from (select * {unread['events']})"
+    con.execute(models.live_view("recent_events", found, {"from stg_actions": only_events}))
     con.execute(
-        "insert into m6.history_marks select ?, bit_xor(hash(t)), ? from m6.event_types as t",
-        [events, _definition(found)],
+        "insert into m6.history_marks by name select ? as model_version, ? as event_seq, ? as feedback_seq, "
+        "bit_xor(hash(t)) as types_hash, ? as definition from m6.event_types as t",
+        [version, marks.event_seq, marks.feedback_seq, _definition(found)],
     )
+
+
+def packed(log: Log, ids: pa.ChunkedArray) -> pa.Table:
+    """(user_id, history) of every user with behaviour; ``ids`` by user_idx."""
+    import pyarrow as pa
+
+    records = np.empty(len(log.item), RECORD)
+    for name in COLUMNS:
+        records[name] = getattr(log, name)
+    users, count = np.unique(log.user, return_counts=True)
+    offsets = np.concatenate([[0], np.cumsum(count * RECORD.itemsize)]).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(records)]
+    blobs = pa.Array.from_buffers(pa.large_binary(), len(users), buffers)
+    return pa.table({"user_id": ids.take(pa.array(users)), "history": blobs})
+
+
+def unpacked(blobs: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(number of records of each blob, all records one behind the other); NULL is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    length = np.asarray(pc.binary_length(blobs).fill_null(0), np.int64) // RECORD.itemsize
+    present = blobs.drop_null().cast(pa.large_binary())
+    if not length.any():
+        return length, np.zeros(0, RECORD)
+    offsets = np.frombuffer(present.buffers()[1], np.int64)[present.offset : present.offset + len(present) + 1]
+    return length, np.frombuffer(present.buffers()[2], np.uint8)[offsets[0] : offsets[-1]].view(RECORD)
 
 
 def _definition(found: dict[str, Model]) -> str:
     text = "\n".join(found[name].sql for name in models.LIVE)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_shipped(found: dict[str, Model]) -> bool:
-    return all(found[name].path == "shipped" for name in models.LIVE)
-
-
-def _view(name: str, found: dict[str, Model], events: str, feedback: str) -> str:
-    """m6.behaviour over a part of the events and feedback."""
-    staged = found["stg_behaviour"].sql.replace("$as_of", "timestamp 'infinity'")
-    for table, condition in (("events", events), ("feedback", feedback)):
-        whole, part = f"from m6.{table}", f"from (select * from m6.{table} where {condition})"
-        if whole not in staged:
-            raise SchemaError(f"the model stg_behaviour reads no m6.{table}, expected to find `{whole}` in it")
-        staged = staged.replace(whole, part)
-    return (
-        f"create or replace view m6.{name} as\nwith stg_behaviour as (\n{staged}\n)\n"
-        f"select * from (\n{found[models.IN_FORCE].sql}\n)"
-    )

@@ -17,7 +17,7 @@ LAYERS = ("staging", "features", "strategies", "satisfaction", "marts")
 CANDIDATE_COLUMNS = ("user_idx", "item_idx", "raw_score")
 SATISFACTION_COLUMNS = ("user_id", "item_id", "event_type", "value", "interest", "satisfaction", "happened_at")
 IN_FORCE = "satisfaction_in_force"
-LIVE = ("stg_behaviour", IN_FORCE)  # people read them as the live view m6.behaviour, not as tables
+LIVE = ("stg_actions", "stg_behaviour", IN_FORCE)  # people read them as the live view m6.behaviour, not as tables
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
@@ -77,6 +77,22 @@ def with_satisfaction(found: dict[str, Model], name: str) -> dict[str, Model]:
         )
     chosen = found[f"sat_{name}"]
     return {**found, IN_FORCE: Model(IN_FORCE, "staging", chosen.sql, chosen.path)}
+
+
+def live_view(name: str, found: dict[str, Model], parts: dict[str, str] | None = None) -> str:
+    """The statement of a view of the behaviour as it is now, graded by the satisfaction function in force.
+
+    ``parts``: what stands in place of a table, as in {"from m6.events": "from (select * from m6.events where ...)"}.
+
+    Raises SchemaError: no live model reads a table of ``parts``.
+    """
+    staged = [(own, found[own].sql.replace("$as_of", "timestamp 'infinity'")) for own in LIVE]
+    for whole, part in (parts or {}).items():
+        if not any(whole in sql for _, sql in staged):
+            raise SchemaError(f"none of {', '.join(LIVE)} reads `{whole}`, expected to find it in one of them")
+        staged = [(own, sql.replace(whole, part)) for own, sql in staged]
+    texts = ",\n".join(f"{own} as (\n{sql}\n)" for own, sql in staged)
+    return f"create or replace view m6.{name} as\nwith {texts}\nselect * from {IN_FORCE}"
 
 
 def references(model: Model, names: set[str]) -> set[str]:

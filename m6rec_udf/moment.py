@@ -118,9 +118,9 @@ def _codes(values: list[Any]) -> np.ndarray:
 def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """The rows of stg_items as columns, and ``words``, the word vectors of their texts."""
     rows = con.execute(
-        "select item_id, domain, category, brand, created_at, item_text from stg_items order by item_idx"
+        "select item_id, title, domain, category, brand, created_at, item_text from stg_items order by item_idx"
     ).fetchall()
-    names = ("item_ids", "domains", "categories", "brands", "created_at", "texts")
+    names = ("item_ids", "titles", "domains", "categories", "brands", "created_at", "texts")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     found: dict[str, Any] = {name: list(column) for name, column in zip(names, columns, strict=True)}
     found["words"] = new_items.word_vectors([text or "" for text in found["texts"]], seed=0)
@@ -168,6 +168,7 @@ def read_snapshot(
             "trend_column": chosen.trend_column,
         },
         item_ids=items["item_ids"],
+        titles=items["titles"],
         item=item,
         domain=_codes(items["domains"]),
         category=_codes(items["categories"]),

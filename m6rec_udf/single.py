@@ -14,23 +14,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m6rec_udf.arrow import HISTORY, item_index, whole
+from m6rec_udf.arrays import of_version
+from m6rec_udf.arrow import item_index, whole
 from m6rec_udf.errors import NotBuiltError
+from m6rec_udf.histories import unpacked
 from m6rec_udf.registry import Context, Function
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
     from m6rec_udf.history import Behaviour, Profile
 
-STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT)[]"
-IN_FORCE, STRATEGY, WEIGHT, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED = range(9)
+ASKED = (
+    'STRUCT("user" VARCHAR, "domain" VARCHAR, has_among BOOLEAN, exclude_seen BOOLEAN, k INTEGER, diversity DOUBLE, '
+    'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT)'
+)
+STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, y DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
+IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
 LINE = (
     "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, strategy VARCHAR, supporters UBIGINT, "
-    "eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR, segment VARCHAR, policy_version BIGINT, "
+    "eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR, because_title VARCHAR, domain VARCHAR, "
+    "segment VARCHAR, policy_version BIGINT, "
     "model_version BIGINT, drawn_seed BIGINT, token VARCHAR)[]"
 )
 _NEWEST = """
-select item_id
+select item_id, domain
 from m6.items
 where
     is_available
@@ -41,6 +48,16 @@ where
 order by list_contains($seen, item_id), created_at desc nulls last, item_id
 limit $k
 """
+_WHOLE = """
+select unnest(history, recursive := true)
+from m6.user_history([$user])
+"""
+_REACTIONS = """
+select item_id, interest, satisfaction, epoch(happened_at) as happened_at
+from m6.recent_reactions
+where user_id = $user
+"""
+VALUES = ("interest", "satisfaction", "happened_at")
 
 
 @dataclass
@@ -67,16 +84,23 @@ class State:
         flat = rows.flatten()
         self.kind, self._a = np.asarray(flat.field(0)), flat.field(1)
         few = np.flatnonzero((self.kind != BLOCKED) & (self.kind != AMONG))
+        self.packed = flat.field(8).take(_array(np.flatnonzero(self.kind == STORED)))
         if len(few) < len(self.kind):
             flat = flat.take(_array(few))
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
-        columns = (flat.field(at).to_pylist() for at in range(1, 6))
+        columns = (flat.field(at).to_pylist() for at in range(1, 8))
         for kind, *row in zip(self.kind[few].tolist(), *columns, strict=True):
             self._rows.setdefault(kind, []).append(tuple(row))
 
     def rows(self, kind: int) -> list[tuple[Any, ...]]:
-        """(a, b, c, x, n) of the rows of a kind; not of BLOCKED and AMONG, which may be many."""
+        """(a, b, c, x, y, n, m) of the rows of a kind; not of BLOCKED and AMONG, which may be many."""
         return self._rows.get(kind, [])
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the stored history is not to be read: the user's events or the event types were edited since."""
+        types = [a for a, *_ in self.rows(TYPES)]
+        return bool(self.rows(EDITED)) or any([a] != types for a, *_ in self.rows(MARK))
 
     def ids(self, kind: int) -> Any:
         """Column a of the rows of a kind, an Arrow array."""
@@ -123,11 +147,11 @@ def _allowed(snapshot: Snapshot, state: State, asked: Asked) -> np.ndarray | Non
     return mask
 
 
-def _weights(state: State, policy: int, segment: str, domain: str | None, bits: dict[str, int]) -> dict[int, float]:
+def _weights(state: State, segment: str, domain: str | None, bits: dict[str, int]) -> dict[int, float]:
     """Weight by bit of the enabled strategies: those of the segment, else everybody's; of the domain, else all."""
     found: dict[tuple[str, str], dict[int, float]] = {}
-    for own_domain, own_segment, strategy, weight, version in state.rows(WEIGHT):
-        if version == policy and strategy in bits:
+    for own_domain, own_segment, strategy, weight, *_ in state.rows(IN_FORCE):
+        if strategy in bits:
             found.setdefault((own_segment, own_domain), {})[bits[strategy]] = weight
     for own_segment in (segment, "*"):
         for own_domain in (domain or "*", "*"):
@@ -136,56 +160,113 @@ def _weights(state: State, policy: int, segment: str, domain: str | None, bits: 
     return {}
 
 
-def _behaviour(snapshot: Snapshot, history: Any, segment: str, until: float | None) -> tuple[Behaviour, list[str]]:
-    """The history (Arrow structs in any order) up to a moment as arrays in the order of m6.user_history; item_ids."""
-    from m6rec_udf.history import Behaviour
+@dataclass
+class History:
+    """One user's behaviour in any order; ``item`` is -1 for items that the version asked for does not know."""
 
-    ids = history.field(0).to_pylist()
-    interest, satisfaction, when = (np.asarray(history.field(at), np.float64) for at in (1, 2, 3))
-    index = snapshot.index
-    item = np.fromiter((index.get(i, -1) for i in ids), np.int64, len(ids))
-    limit = np.inf if until is None else until
-    inside = when <= limit
-    keep = np.flatnonzero(inside & (item >= 0))
-    keep = keep[np.lexsort((satisfaction[keep], interest[keep], item[keep], when[keep]))]
-    segments = snapshot.settings["segments"]
-    code = segments.index(segment) if segment in segments else -1
-    behaviour = Behaviour(
-        1,
-        np.zeros(len(keep), np.int64),
-        item[keep],
-        interest[keep],
-        satisfaction[keep],
-        when[keep],
-        np.asarray([code], np.int64),
-        None if until is None else np.asarray([limit]),
-    )
-    seen = ids if inside.all() else [i for i, is_inside in zip(ids, inside.tolist(), strict=True) if is_inside]
-    return behaviour, seen
+    item: np.ndarray
+    interest: np.ndarray
+    satisfaction: np.ndarray
+    happened_at: np.ndarray
+    unknown: list[str]  # item_ids behind the -1
+
+    def behaviour(self, snapshot: Snapshot, segment: str, until: float | None) -> Behaviour:
+        """The behaviour up to a moment in the order of m6.user_history."""
+        from m6rec_udf.history import Behaviour
+
+        limit = np.inf if until is None else until
+        keep = np.flatnonzero((self.item >= 0) & (self.happened_at <= limit))
+        columns = self.satisfaction[keep], self.interest[keep], self.item[keep], self.happened_at[keep]
+        keep = keep[np.lexsort(columns)]
+        segments = snapshot.settings["segments"]
+        code = segments.index(segment) if segment in segments else -1
+        return Behaviour(
+            1,
+            np.zeros(len(keep), np.int64),
+            self.item[keep],
+            self.interest[keep],
+            self.satisfaction[keep],
+            self.happened_at[keep],
+            np.asarray([code], np.int64),
+            None if until is None else np.asarray([limit]),
+        )
+
+    def with_(self, other: History) -> History:
+        """Both together."""
+        return History(
+            np.concatenate([self.item, other.item]),
+            np.concatenate([self.interest, other.interest]),
+            np.concatenate([self.satisfaction, other.satisfaction]),
+            np.concatenate([self.happened_at, other.happened_at]),
+            self.unknown + other.unknown,
+        )
+
+    def seen(self, snapshot: Snapshot, until: float | None) -> list[str]:
+        """item_ids of the behaviour up to a moment; unknown ones whenever they came."""
+        limit = np.inf if until is None else until
+        known = self.item[(self.item >= 0) & (self.happened_at <= limit)]
+        return [snapshot.item_ids[at] for at in np.unique(known).tolist()] + self.unknown
 
 
-def one_list(context: Context, history: Any, state: State, asked: Asked) -> list[dict[str, Any]]:
+def _history(context: Context, snapshot: Snapshot, version: int, state: State, user: str) -> History:
+    """What the build has stored with what came later; where it was edited since, read afresh."""
+    if state.is_edited:
+        return _from_rows(snapshot, *_read(context, _WHOLE, user))
+    records = unpacked(state.packed)[1]
+    stored_version = next((n for *_, n, _ in state.rows(MARK)), version)
+    if stored_version == version:
+        item, unknown = records["item"].astype(np.int64), list[str]()
+        interest, satisfaction, when = (records[name].astype(np.float64) for name in VALUES)
+        stored = History(item, interest, satisfaction, when, unknown)
+    else:
+        ids = np.asarray(of_version(context, stored_version).item_ids, object)[records["item"]].tolist()
+        stored = _from_rows(snapshot, ids, *(records[name] for name in VALUES))
+    events = state.rows(EVENT)
+    if events:
+        ids, _, _, graded_interest, graded, micros, _ = zip(*events, strict=True)
+        stored = stored.with_(_from_rows(snapshot, list(ids), graded_interest, graded, np.asarray(micros) / 1e6))
+    if state.rows(UNREAD):
+        stored = stored.with_(_from_rows(snapshot, *_read(context, _REACTIONS, user)))
+    return stored
+
+
+def _read(context: Context, query: str, user: str) -> tuple[Any, ...]:
+    """(item_ids, interest, satisfaction, seconds) by a connection of its own, which sees what is committed."""
+    con = context.open()
+    try:
+        rows = con.sql(query, params={"user": user}).fetchnumpy()
+    finally:
+        con.close()
+    return rows["item_id"].tolist(), rows["interest"], rows["satisfaction"], rows["happened_at"]
+
+
+def _from_rows(snapshot: Snapshot, ids: list[str], interest: Any, satisfaction: Any, when: Any) -> History:
+    item = np.fromiter((snapshot.index.get(i, -1) for i in ids), np.int64, len(ids))
+    unknown = [i for i, at in zip(ids, item.tolist(), strict=True) if at < 0]
+    interest, satisfaction = (np.asarray(c, np.float32).astype(np.float64) for c in (interest, satisfaction))
+    return History(item, interest, satisfaction, np.asarray(when, np.float64), unknown)
+
+
+def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any]]:
     """The lines of one user's list, best first."""
-    from m6rec_udf.arrays import of_version
     from m6rec_udf.candidates import propose
     from m6rec_udf.history import Profile
     from m6rec_udf.ranking import features
     from m6rec_udf.slate import category_shares, seed_of, slate_of
 
-    [(_, _, _, policy, model)] = state.rows(IN_FORCE)
+    *_, model, policy = state.rows(IN_FORCE)[0]
     version = model if asked.version is None else asked.version
     if version is None:
         raise NotBuiltError("nothing is built in this file, expected a build in force", "run m6rec_udf.build(con)")
-    policy = int(policy or 0) if asked.policy is None else asked.policy
+    policy = int(policy or 0)
     segment = next((a for a, *_ in state.rows(SEGMENT) if a is not None), "*")
     snapshot = of_version(context, version)
     assert snapshot.model is not None
-    if (state.kind == EDITED).any():
-        history = _read_afresh(context, asked.user)
-    behaviour, seen_ids = _behaviour(snapshot, history, segment, asked.until)
-    profile = Profile(snapshot, behaviour)
+    history = _history(context, snapshot, version, state, asked.user)
+    profile = Profile(snapshot, history.behaviour(snapshot, segment, asked.until))
     exclude = not snapshot.settings["repeats_allowed"] if asked.exclude_seen is None else asked.exclude_seen
-    extra = [(snapshot.index[a], n) for a, _, _, x, n in state.rows(EXTRA) if x == version and a in snapshot.index]
+    proposed = [(a, n) for a, _, _, x, _, n, _ in state.rows(EXTRA) if x == version and a in snapshot.index]
+    extra = [(snapshot.index[a], n) for a, n in proposed]
     found = propose(
         snapshot,
         profile,
@@ -205,16 +286,16 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
     slots = slate_of(
         snapshot,
         own,
-        _weights(state, policy, segment, asked.domain, {a: n for a, _, _, x, n in rows if x}),
-        {a: x for a, _, _, x, _ in state.rows(BOOST)} or None,
+        _weights(state, segment, asked.domain, {a: n for a, _, _, x, _, n, _ in rows if x}),
+        {a: x for a, _, _, x, *_ in state.rows(BOOST)} or None,
         asked.k,
         asked.diversity,
         (shares, asked.calibrated),
         None if asked.seed is None else np.random.default_rng(seed_of(asked.seed, asked.user)),
     )
-    _name(slots, snapshot, profile, {n: a for a, _, _, _, n in rows})
+    _name(slots, snapshot, profile, {n: a for a, *_, n, _ in rows})
     if sum(slot["strategy"] != "seen" for slot in slots) < asked.k:
-        slots = _filled(context, snapshot, state, asked, slots, seen_ids)
+        slots = _filled(context, snapshot, state, asked, slots, history.seen(snapshot, asked.until))
     same = {
         "segment": segment,
         "policy_version": policy,
@@ -226,28 +307,17 @@ def one_list(context: Context, history: Any, state: State, asked: Asked) -> list
 
 
 def _name(slots: list[dict[str, Any]], snapshot: Snapshot, profile: Profile, strategies: dict[int, str]) -> None:
-    """Put the strategy's name in place of its bit, and the history item that speaks most for each slot."""
+    """Put the strategy's name in place of its bit, the domain, and the history item that speaks most for each slot."""
     from m6rec_udf.explain import evidence_of
 
-    because = evidence_of(snapshot, profile, np.asarray([snapshot.index[s["item_id"]] for s in slots], np.int64))
-    for slot, speaker in zip(slots, because, strict=True):
+    items = [snapshot.index[slot["item_id"]] for slot in slots]
+    because = evidence_of(snapshot, profile, np.asarray(items, np.int64))
+    for slot, item, speaker in zip(slots, items, because, strict=True):
         bit = slot.pop("bit")
         slot["strategy"] = "seen" if bit < 0 else strategies.get(bit)
         slot["because_item_id"] = speaker
-
-
-def _read_afresh(context: Context, user: str) -> Any:
-    """The history of a user whose behaviour was edited since the build, as Arrow structs.
-
-    Read by a connection of its own: an edit that an open transaction has not committed yet is not in it.
-    """
-    con = context.open()
-    try:
-        query = "select unnest(history) as h from m6.user_history([$user])"
-        found = con.sql(query, params={"user": user}).to_arrow_table()["h"]
-    finally:
-        con.close()
-    return whole(found)
+        slot["because_title"] = None if speaker is None else snapshot.titles[snapshot.index[speaker]]
+        slot["domain"] = snapshot.settings["domains"][snapshot.domain[item]]
 
 
 def _extra_of(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -294,8 +364,10 @@ def _filled(
             "eligible": 0,
             "propensity": None if asked.seed is None else 1.0,
             "because_item_id": None,
+            "because_title": None,
+            "domain": domain,
         }
-        for (item_id,) in new
+        for item_id, domain in new
     ]
     everything = [slot for slot in slots if slot["strategy"] != "seen"] + [s for s in more if s["strategy"] != "seen"]
     everything += [slot for slot in slots if slot["strategy"] == "seen"] + [s for s in more if s["strategy"] == "seen"]
@@ -303,30 +375,13 @@ def _filled(
 
 
 def _make_one_list(context: Context) -> Callable[..., Any]:
-    def m6_one_list(
-        user: Any,
-        history: Any,
-        state: Any,
-        domain: Any,
-        among: Any,
-        exclude_seen: Any,
-        k: Any,
-        diversity: Any,
-        calibrated: Any,
-        until: Any,
-        version: Any,
-        policy: Any,
-        seed: Any,
-    ) -> Any:
+    def m6_one_list(asked: Any, state: Any) -> Any:
         """One user's list: candidates, satisfaction, mixing, evidence and the fallback chain."""
         import pyarrow as pa
 
-        arguments = (user, domain, among, exclude_seen, k, diversity, calibrated, until, version, policy, seed)
-        rows = zip(*(column.to_pylist() for column in arguments), strict=True)
-        histories, states = whole(history), whole(state)
+        states = whole(state)
         out = [
-            one_list(context, histories.slice(at, 1).flatten(), State(states.slice(at, 1)), Asked(*own))
-            for at, own in enumerate(rows)
+            one_list(context, State(states.slice(at, 1)), Asked(**own)) for at, own in enumerate(asked.to_pylist())
         ]
         return pa.array(out, _line_type())
 
@@ -348,6 +403,8 @@ def _line_type() -> Any:
                 ("eligible", pa.uint64()),
                 ("propensity", pa.float64()),
                 ("because_item_id", pa.string()),
+                ("because_title", pa.string()),
+                ("domain", pa.string()),
                 ("segment", pa.string()),
                 ("policy_version", pa.int64()),
                 ("model_version", pa.int64()),
@@ -358,23 +415,4 @@ def _line_type() -> Any:
     )
 
 
-ONE_LIST = Function(
-    "m6_one_list",
-    _make_one_list,
-    (
-        "VARCHAR",
-        HISTORY,
-        STATE,
-        "VARCHAR",
-        "BOOLEAN",
-        "BOOLEAN",
-        "INTEGER",
-        "DOUBLE",
-        "DOUBLE",
-        "DOUBLE",
-        "BIGINT",
-        "BIGINT",
-        "BIGINT",
-    ),
-    LINE,
-)
+ONE_LIST = Function("m6_one_list", _make_one_list, (ASKED, STATE), LINE)

@@ -1,6 +1,6 @@
 -- one row per item of one user's list: the single-user counterpart of m6.slates, with the same answers
---   what a list depends on is handed to m6_one_list as rows (kind, a, b, c, x, n) of one union: a join of them costs the
---   optimizer more than the list itself
+--   what a list depends on is handed to m6_one_list as rows (kind, ..., packed) of one union: a join of them costs the
+--   optimizer more than the list itself. Titles and domains are those of the build: a join with all items costs as much
 create or replace macro m6.one_list(
     for_user,
     k := 10,
@@ -19,88 +19,88 @@ with
 
 state as (
     select
-        null as history,
         0 as kind,
-        null as a,
-        null as b,
-        null as c,
-        cast(policy_version as double) as x,
-        model_version as n
-    from m6.active
+        w.domain as a,
+        w.segment as b,
+        w.strategy as c,
+        w.weight as x,
+        cast(null as double) as y,
+        a.model_version as n,
+        coalesce(cast(policy as bigint), a.policy_version) as m,
+        null as packed
+    from m6.active as a
+    left join m6.strategy_weights as w
+        on
+            w.policy_version = coalesce(cast(policy as bigint), a.policy_version)
+            and w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
     union all
-    select null, 1, strategy, null, null, cast(is_enabled as double), bit
+    select 1, strategy, null, null, cast(is_enabled as double), null, bit, null, null
     from m6.strategies
     union all
-    select null, 2, domain, segment, strategy, weight, policy_version
-    from m6.strategy_weights
-    where
-        policy_version = coalesce(cast(policy as bigint), (select policy_version from m6.active))
-        and domain in (coalesce(cast(in_domain as varchar), '*'), '*')
-    union all
-    select null, 3, segment, null, null, null, null
+    select 2, segment, null, null, null, null, null, null, null
     from m6.users
     where user_id = cast(for_user as varchar)
     union all
-    select null, 4, item_id, null, null, null, null
+    select 3, item_id, null, null, null, null, null, null, null
     from m6.items
     where not is_available
     union all
-    select null, 5, item_id, null, null, cast(model_version as double), bit
+    select 4, item_id, null, null, cast(model_version as double), null, bit, null, null
     from m6.extra_candidates
     where user_id = cast(for_user as varchar)
     union all
-    select null, 6, cast(item_id as varchar), null, null, null, null
+    select 5, cast(item_id as varchar), null, null, null, null, null, null, null
     from query_table(among)
     where among <> 'm6.available_items'
     union all
-    select null, 7, cast(item_id as varchar), null, null, cast(boost as double), null
+    select 6, cast(item_id as varchar), null, null, cast(boost as double), null, null, null, null
     from query_table(boosts)
     where boosts <> 'm6.no_boosts'
     union all
-    select null, 8, user_id, null, null, null, null
-    from m6.edited_users
-    where coalesce(user_id, cast(for_user as varchar)) = cast(for_user as varchar)
-    union all
-    select history, null, null, null, null, null, null
-    from m6.stored_histories
+    select 7, user_id, null, null, null, null, null, null, null
+    from m6.history_edits
     where user_id = cast(for_user as varchar)
     union all
-    select
-        [
-            struct_pack(
-                item_id := item_id,
-                interest := cast(interest as float),
-                satisfaction := cast(satisfaction as float),
-                happened_at := epoch(happened_at)
-            )
-        ],
-        null,
-        null,
-        null,
-        null,
-        null,
-        null
-    from m6.recent_behaviour
+    select 8, cast(bit_xor(hash(t)) as varchar), null, null, null, null, null, null, null
+    from m6.event_types as t
+    union all
+    select 9, cast(types_hash as varchar), null, null, null, null, model_version, null, null
+    from m6.history_marks
+    union all
+    select 10, item_id, null, null, interest, satisfaction, epoch_us(happened_at), null, null
+    from m6.recent_events
     where user_id = cast(for_user as varchar) and happened_at <= until
+    union all
+    (
+        select 12, null, null, null, null, null, null, null, null
+        from m6.unread_feedback
+        where user_id is null or user_id = cast(for_user as varchar)
+        limit 1
+    )
+    union all
+    select 11, null, null, null, null, null, null, null, history
+    from m6.stored_histories
+    where user_id = cast(for_user as varchar)
 ),
 
 listed as (
     select
         unnest(
             m6_one_list(
-                cast(for_user as varchar),
-                flatten(list(history) filter (where history is not null)),
-                list(struct_pack(kind := kind, a := a, b := b, c := c, x := x, n := n)) filter (where kind is not null),
-                cast(in_domain as varchar),
-                among <> 'm6.available_items',
-                cast(exclude_seen as boolean),
-                cast(k as integer),
-                cast(diversity as double),
-                cast(calibrated as double),
-                m6.asked_moment(until),
-                cast(version as bigint),
-                cast(policy as bigint),
-                cast(draw_seed as bigint)
+                struct_pack(
+                    "user" := cast(for_user as varchar),
+                    domain := cast(in_domain as varchar),
+                    has_among := among <> 'm6.available_items',
+                    exclude_seen := cast(exclude_seen as boolean),
+                    k := cast(k as integer),
+                    diversity := cast(diversity as double),
+                    calibrated := cast(calibrated as double),
+                    until := m6.asked_moment(until),
+                    version := cast(version as bigint),
+                    policy := cast(policy as bigint),
+                    seed := cast(draw_seed as bigint)
+                ),
+                list(struct_pack(kind := kind, a := a, b := b, c := c, x := x, y := y, n := n, m := m, packed := packed))
             )
         ) as line
     from state
@@ -116,12 +116,12 @@ select
     case
         when x.line.strategy = 'seen' then 'you know this one; nothing new is left'
         when x.line.because_item_id is not null
-            then 'because of "' || coalesce(because.title, x.line.because_item_id) || '" in your history'
+            then 'because of "' || coalesce(x.line.because_title, x.line.because_item_id) || '" in your history'
         when x.line.strategy in ('fresh', 'new') then 'new in the catalogue'
         when x.line.strategy = 'popular' then 'liked by many'
         else 'popular lately'
     end as reason,
-    i.domain,
+    x.line.domain as domain,
     x.line.policy_version as policy_version,
     x.line.model_version as model_version,
     x.line.supporters as supporters,
@@ -132,7 +132,5 @@ select
     x.line.because_item_id as because_item_id,
     x.line.drawn_seed as drawn_seed,
     x.line.token as token
-from listed as x
-left join m6.items as i on x.line.item_id = i.item_id
-left join m6.items as because on x.line.because_item_id = because.item_id;
+from listed as x;
 comment on macro table m6.one_list is 'The body of recommend and serve: one user''s list, with the same answers as m6.slates';

@@ -1,4 +1,4 @@
--- one row per item of the best list of one user
+-- one row per item of the best list of one user, best first (m6.one_list gives them in this order)
 create or replace macro m6.recommend(
     for_user,
     k := 10,
@@ -23,6 +23,5 @@ from m6.one_list(
     exclude_seen := exclude_seen,
     until := until,
     version := version
-)
-order by rank;
+);
 comment on macro table m6.recommend is 'Best list for one user, deterministic: from m6.recommend(''u42'', k := 10)';

@@ -267,5 +267,5 @@ select
     x.drawn_seed
 from ranked as x
 left join m6.items as i on x.item_id = i.item_id
-left join m6.items as because on x.because_item_id = because.item_id;
+left join m6.stg_items as because on x.because_item_id = because.item_id;
 comment on macro table m6.slates is 'The body behind recommend_many and serve_many: candidates, satisfaction, mixing';

@@ -19,6 +19,13 @@ clock as (
         epoch(until) as seconds
 ),
 
+unpacked as (
+    select s.user_id, m6_unpacked_history(m.model_version, s.history) as history
+    from m6.stored_histories as s
+    cross join m6.history_marks as m
+    where s.user_id in (select user_id from requested) and s.user_id not in (select user_id from edited)
+),
+
 stored as (
     select
         s.user_id,
@@ -26,9 +33,8 @@ stored as (
             when c.is_open then s.history
             else list_filter(s.history, lambda h: h.happened_at <= c.seconds)
         end as history
-    from m6.stored_histories as s
+    from unpacked as s
     cross join clock as c
-    where user_id in (select user_id from requested) and user_id not in (select user_id from edited)
 ),
 
 behaviour as (

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import duckdb
 import numpy as np
 
-from m6rec_udf import connection, resources
+from m6rec_udf import connection, models
 
 START = datetime(2024, 1, 1, 9)
 IMPRESSION_COLUMNS = [
@@ -29,8 +29,7 @@ IMPRESSION_COLUMNS = [
 def database(strategies=("blended", "popular", "fresh", "semantic")):
     con = duckdb.connect()
     connection.migrate(con)
-    staging, graded = resources.read_sql("staging", "stg_behaviour"), resources.read_sql("satisfaction", "sat_graded")
-    con.execute(connection.behaviour_view(staging, graded))
+    con.execute(models.live_view("behaviour", models.with_satisfaction(models.collect(), "graded")))
     con.executemany("insert into m6.strategies values (?, ?, true, '')", [[s, n] for n, s in enumerate(strategies)])
     return con
 

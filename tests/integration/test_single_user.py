@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 import shop_world as world
 
 import m6rec_udf as m6
-from m6rec_udf import cells, histories
+from m6rec_udf import cells
 from m6rec_udf.arrays import of_version
 from m6rec_udf.registry import context_of
 
@@ -102,8 +104,6 @@ def stored(con):
         "delete from m6.events where user_id = 'u21'",
         "update m6.events set item_id = 'i05' where event_id in ('e1', 'e30', 'e77')",
         "update m6.events set user_id = 'u00' where user_id = 'u21'",
-        "delete from m6.feedback where feedback_id in ('f1', 'f2')",
-        "update m6.feedback set event_type = 'purchase' where feedback_id in ('f1', 'f2')",
         "update m6.event_types set interest = 0.1, satisfaction = 0.9 where event_type = 'view'",
         "delete from m6.event_types where event_type = 'view'",
     ],
@@ -115,6 +115,49 @@ def test_stored_histories_are_never_behind(shop, change):
     histories_match(shop, "2024-04-01")
     for user in ("u00", "u01", "u21"):
         assert lists(shop, "one_list", user) == lists(shop, "slates", user)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "delete from m6.feedback where feedback_id in ('f1', 'f2')",
+        "update m6.feedback set event_type = 'purchase' where feedback_id in ('f1', 'f2')",
+    ],
+)
+def test_feedback_changed_by_hand_counts_when_it_is_said_and_from_the_next_build_on(shop, change):
+    before = world.rows(shop, "from m6.stored_histories order by user_id")
+    shop.execute(change)
+    assert world.rows(shop, "from m6.stored_histories order by user_id") == before
+    m6.build(shop)
+    assert world.rows(shop, "from m6.stored_histories order by user_id") != before
+    histories_match(shop)
+
+
+def test_histories_named_as_edited_are_read_afresh(shop):
+    shop.execute("delete from m6.feedback where feedback_id in ('f1', 'f2')")
+    shop.execute("insert into m6.history_edits select user_id from m6.known_users")
+    histories_match(shop)
+    for user in ("u00", "u01", "u21"):
+        assert lists(shop, "one_list", user) == lists(shop, "slates", user)
+
+
+def test_feedback_newer_than_the_build_is_found_by_impression_by_name_and_by_request(shop):
+    served = "from m6.serve('u21', k := 3, request := 'new', moment := $1)"
+    shop.execute(f"insert into m6.impressions by name {served}", [LATER])
+    for columns, values in (
+        ("impression_id", "'new-u21-1'"),
+        ("user_id, item_id", "'u21', 'i05'"),
+        ("request_id, item_id", "'new-u21', 'i09'"),
+    ):
+        shop.execute(
+            f"insert into m6.feedback ({columns}, event_type, happened_at) values ({values}, 'click', '{LATER}')"
+        )
+        histories_match(shop)
+        assert lists(shop, "one_list", "u21") == lists(shop, "slates", "u21")
+    assert world.rows(shop, "select count(*) from m6.recent_behaviour where user_id = 'u21'") == [(3,)]
+    m6.build(shop)
+    assert world.rows(shop, "select count(*) from m6.recent_behaviour") == [(0,)]
+    histories_match(shop)
 
 
 def test_a_new_event_type_gives_old_events_a_meaning(shop):
@@ -131,11 +174,13 @@ def test_feedback_that_came_before_its_impression(shop):
         "insert into m6.feedback (impression_id, user_id, item_id, event_type, happened_at) "
         f"values ('late-1', 'u00', 'i05', 'click', '{LATER}')"
     )
-    m6.build(shop)
+    histories_match(shop)
     shop.execute(
         "insert into m6.impressions by name select * replace ('late-1' as impression_id) "
         "from m6.serve('u21', k := 1, request := 'late')"
     )
+    histories_match(shop)
+    m6.build(shop)
     histories_match(shop)
 
 
@@ -178,12 +223,8 @@ def test_a_grade_that_depends_on_other_rows_is_not_stored(shop_file, tmp_path):
     con.close()
 
 
-def test_feedback_to_an_uncommon_mark_is_kept_outside(shop):
-    """A mark in the middle of the data: what is behind it is stored, the rest is read beside it."""
-    shop.execute("begin")
-    found = histories.models.with_satisfaction(histories.models.collect(), "graded")
-    histories.write(shop, found, 500)
-    shop.execute("commit")
+def test_what_a_build_as_of_the_past_left_out_is_read_beside_it(shop):
+    m6.build(shop, as_of=datetime(2024, 3, 5, 7))
     assert world.rows(shop, "select count(*) from m6.recent_behaviour")[0][0] > 0
     assert stored(shop) > 0
     histories_match(shop)

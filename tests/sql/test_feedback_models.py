@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from m6rec_udf import connection, resources
+from m6rec_udf import connection, models, resources
 from m6rec_udf.errors import ParameterError, SchemaError, UnknownNameError
 from m6rec_udf.models import parameter_names
 from m6rec_udf.policy import policy_value
@@ -23,8 +23,7 @@ def con():
     con = duckdb.connect()
     connection.migrate(con)
     con.execute("insert into m6.strategies values ('blended', 0, true, ''), ('popular', 1, true, '')")
-    staging, graded = resources.read_sql("staging", "stg_behaviour"), resources.read_sql("satisfaction", "sat_graded")
-    con.execute(connection.behaviour_view(staging, graded))
+    con.execute(models.live_view("behaviour", models.with_satisfaction(models.collect(), "graded")))
     for name in ("shown_rewards", "impression_rewards", "strategy_weights_active"):
         con.execute(f"create view m6.{name} as {resources.read_sql('views', name)}")
     for name in ("ope_term", "ope_student", "log_value", "policy_rounds", "policy_value", "strategy_report"):
@@ -114,8 +113,7 @@ def test_grades_follow_event_types_and_count_once(con):
 
 
 def test_rewards_come_from_the_satisfaction_function_in_force(con):
-    purchase = resources.read_sql("satisfaction", "sat_purchase")
-    con.execute(connection.behaviour_view(resources.read_sql("staging", "stg_behaviour"), purchase))
+    con.execute(models.live_view("behaviour", models.with_satisfaction(models.collect(), "purchase")))
     show(con, "1")
     show(con, "2", item="j", rank=2)
     react(con, "a", impression="1", seen=DAY + timedelta(hours=1))

@@ -20,7 +20,8 @@ MODELS = {name: model for name, model in models.collect().items() if model.layer
 ALLOWED = {
     "abs", "aggregate_if", "anonymous", "array", "array_agg", "array_to_string", "avg", "case", "cast", "coalesce",
     "concat_ws", "count", "datediff", "exp", "explode", "greatest", "if", "lead", "left", "least", "ln", "max",
-    "median", "min", "ntile", "nullif", "power", "replace", "round", "row_number", "split", "sqrt", "sum", "trim", "unnest",
+    "median", "min", "ntile", "nullif", "power", "replace", "round", "row_number", "split", "sqrt", "sum", "trim",
+    "unnest",
 }  # fmt: skip
 # functions Spark does not have (or, hash, has with other values), by model: each needs an override there
 OWN = {

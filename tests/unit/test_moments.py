@@ -11,7 +11,7 @@ from m6rec_udf import models, moment, training
 from m6rec_udf.moment import Log
 
 SHIPPED = models.with_satisfaction(models.collect(), "graded")
-GRADED = {"stg_behaviour", "satisfaction_in_force"}
+GRADED = {"stg_actions", "stg_behaviour", "satisfaction_in_force"}
 
 
 def log_of(events: int) -> Log:
@@ -30,7 +30,7 @@ def test_shipped_models_grade_behaviour_once():
     assert moment.lasting(SHIPPED) == {"stg_items", "stg_users"} | GRADED
 
 
-@pytest.mark.parametrize("name", ["stg_behaviour", "satisfaction_in_force", "stg_events"])
+@pytest.mark.parametrize("name", ["stg_actions", "stg_behaviour", "satisfaction_in_force", "stg_events"])
 def test_an_own_grade_or_staging_is_run_at_every_moment(name):
     own = {**SHIPPED, name: replace(SHIPPED[name], path="/project/sql")}
     assert moment.lasting(own) == {"stg_items", "stg_users"}
