@@ -245,8 +245,9 @@ def fronts(
     Scores below ``least``, the smallest positive one, are left out.
 
     Where there are many, each 64-th score goes with the others of its part, and the ``wide``-th largest maximum of a
-    part bounds the ``wide``-th largest score from below. In no order inside a row. A product of matrices and one of a matrix and a vector differ in the last bits: the front has a margin above that,
-    and its scores are computed pair by pair. So one user alone and a batch get the same items.
+    part bounds the ``wide``-th largest score from below. In no order inside a row. A product of matrices and one of a
+    matrix and a vector differ in the last bits: the front has a margin above that, and its scores are computed pair by
+    pair. So one user alone and a batch get the same items.
     """
     users, n = scores.shape
     parts = n // STRIPES
