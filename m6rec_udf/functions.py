@@ -456,9 +456,16 @@ def _make_weighted_sum(_: Context) -> Callable[..., Any]:
     return m6_weighted_sum
 
 
-def _nearest(
-    snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _in_cells(snapshot: Snapshot, vector: np.ndarray, nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(item_idx, cosine) of every item in some cells."""
+    assert snapshot.cells is not None
+    lines = snapshot.cells.scan(vector[None], nearest[None], snapshot.text_in_cells)
+    column = np.arange(lines.score.shape[1])
+    place = lines.place(np.zeros(len(column), np.int64), column)
+    return snapshot.cells.order[place].astype(np.int64), lines.score[0]
+
+
+def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(item_idx, cosine) of the k allowed items nearest to a vector, ties by item; through cells where there are."""
     from m6rec_udf.candidates import SPARE, fronts
 
@@ -470,10 +477,10 @@ def _nearest(
     else:
         order = np.argsort(-np.round((cells.centres @ vector).astype(np.float64), 6), kind="stable")
         probed = 2 * cells.probed
-        item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
+        item, score = _in_cells(snapshot, vector, order[:probed])
         while allowed[item].sum() < k and probed < len(order):
             probed *= 4
-            item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
+            item, score = _in_cells(snapshot, vector, order[:probed])
         item, score = item[allowed[item]], score[allowed[item]]
     front = fronts(score[None], k + SPARE, least=-np.inf)[1]
     item, score = item[front], np.round(score[front].astype(np.float64), 6)
