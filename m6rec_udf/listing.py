@@ -5,6 +5,7 @@ One user's list (m6_one_list) and those of many (m6_lists) are two entrances to 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -14,10 +15,12 @@ from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import propose
 from m6rec_udf.explain import evidence_of
 from m6rec_udf.history import Behaviour, Profile
-from m6rec_udf.ranking import features
-from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, ranking_order, weights_of
+from m6rec_udf.logistic import sigmoid
+from m6rec_udf.ranking import Features
+from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, weights_of
 
 CELLS_AT_ONCE = 6_000_000  # of one dense score matrix
+FRONT = 100  # candidates of a user that the trees order
 
 __all__ = ["Lists", "Request", "boost_of", "drawn", "lists_of", "weights_of"]
 
@@ -126,7 +129,6 @@ def _block(
     uniform: np.ndarray | None,
     extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
 ) -> Lists:
-    assert snapshot.model is not None
     exclude = request.exclude_seen
     found = propose(
         snapshot,
@@ -136,17 +138,15 @@ def _block(
         at_least=request.k,
         extra=extra,
     )
-    satisfaction = snapshot.model.predict(features(snapshot, profile, found))
-    score = satisfaction if request.boost is None else satisfaction * request.boost[found.item]
     first = np.searchsorted(found.row, np.arange(profile.users + 1))
-    order = _order(snapshot, profile, request, first, found.item, score)
-    slots = mix_many(order, first, found.supporters, found.is_seen, weights, request.k, uniform)
-    item = found.item[slots.candidate]
+    ranking = _Ranking(snapshot, Features(snapshot, profile, found), request, first)
+    slots = mix_many(ranking.order, first, found.supporters, found.is_seen, weights, request.k, uniform)
+    item, satisfaction = found.item[slots.candidate], ranking.satisfaction(slots.candidate)
     return Lists(
         slots.row,
         item,
-        score[slots.candidate],
-        satisfaction[slots.candidate],
+        satisfaction if request.boost is None else satisfaction * request.boost[item],
+        satisfaction,
         slots.bit,
         slots.supporters,
         slots.eligible,
@@ -155,20 +155,78 @@ def _block(
     )
 
 
-def _order(
-    snapshot: Snapshot, profile: Profile, request: Request, first: np.ndarray, item: np.ndarray, score: np.ndarray
-) -> np.ndarray:
-    """Candidate positions, user by user, best first; diversified and calibrated where that is asked for."""
-    order = np.zeros(len(item), np.int64)
-    shares = category_shares(profile) if request.calibrated > 0 else []
-    for user in range(profile.users):
-        a, b = first[user], first[user + 1]
-        own = ranking_order(score[a:b], item[a:b])
-        if request.diversity > 0:
-            vectors = snapshot.text[item[a:b]]
-            own = diversify(own, score[a:b], vectors, request.diversity, max(5 * request.k, 50))
-        if request.calibrated > 0:
-            category = snapshot.category[item[a:b]]
-            own = calibrate(own, score[a:b], category, shares[user], request.calibrated, 2 * request.k)
-        order[a:b] = own + a
-    return order
+class _Ranking:
+    """The order of a block's candidates: by satisfaction times boost, diversified and calibrated if asked for.
+
+    The trees are the dearest part of an answer. The logistic score they start from orders all candidates of a user,
+    the trees the FRONT of that order; the rest stays behind it. Of a list that is diversified or calibrated, which may
+    take an item from far behind, all is the front.
+
+    Attributes:
+        order: candidate positions, user by user, best first.
+    """
+
+    def __init__(self, snapshot: Snapshot, features: Features, request: Request, first: np.ndarray) -> None:
+        assert snapshot.model is not None
+        self._model, self._features = snapshot.model, features
+        self._start, self._coefficient = snapshot.model.start(features)
+        self._satisfaction = np.full(len(features), np.nan)
+        is_rearranged = request.diversity > 0 or request.calibrated > 0
+        boost = None if request.boost is None else request.boost[features.found.item]
+        count = np.diff(first)
+        place = np.arange(int(count.max(initial=0)))
+        is_there = place < count[:, None]
+        behind = first[:-1, None] + place
+        if not is_rearranged:
+            behind = _best_first(behind, is_there, _boosted(sigmoid(self._start), boost))
+        depth = len(place) if is_rearranged else FRONT
+        front, is_front = behind[:, :depth], is_there[:, :depth]
+        self.satisfaction(front[is_front])
+        front = np.sort(np.where(is_front, front, len(features)), axis=1)
+        front = _best_first(front, is_front, _boosted(self._satisfaction, boost))
+        self.order = np.concatenate([front, behind[:, depth:]], axis=1)[is_there]
+        if is_rearranged:
+            self.order = self._rearranged(request, first, _boosted(self._satisfaction, boost))
+
+    def satisfaction(self, at: np.ndarray) -> np.ndarray:
+        """Calibrated satisfaction at candidate positions, float64."""
+        missing = at[np.isnan(self._satisfaction[at])]
+        if len(missing):
+            odds = self._model.with_trees(self._start, self._coefficient, self._features, missing)
+            self._satisfaction[missing] = sigmoid(odds)
+        return np.asarray(self._satisfaction[at])
+
+    def _rearranged(self, request: Request, first: np.ndarray, score: np.ndarray) -> np.ndarray:
+        snapshot, profile, item = self._features.snapshot, self._features.profile, self._features.found.item
+        shares = category_shares(profile) if request.calibrated > 0 else []
+        order = self.order.copy()
+        for user, (a, b) in enumerate(itertools.pairwise(first.tolist())):
+            own, value = order[a:b] - a, score[a:b]
+            if request.diversity > 0:
+                own = diversify(own, value, snapshot.text[item[a:b]], request.diversity, max(5 * request.k, 50))
+            if request.calibrated > 0:
+                category = snapshot.category[item[a:b]]
+                own = calibrate(own, value, category, shares[user], request.calibrated, 2 * request.k)
+            order[a:b] = own + a
+        return order
+
+
+def _boosted(satisfaction: np.ndarray, boost: np.ndarray | None) -> np.ndarray:
+    return satisfaction if boost is None else satisfaction * boost
+
+
+def _best_first(position: np.ndarray, is_there: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Each line of positions ordered by the score at them, ties after rounding to 9 digits as they stand.
+
+    Args:
+        position: int ``[users, w]``.
+        is_there: bool ``[users, w]``, the others are filled up and go last.
+        score: float64 by position.
+    """
+    lines = np.full(position.shape, np.inf)
+    lines[is_there] = -np.round(score[position[is_there]], 9)
+    order = np.argsort(lines, axis=1)
+    ordered = np.take_along_axis(lines, order, 1)
+    tied = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1, where=np.isfinite(ordered[:, 1:])))
+    order[tied] = np.argsort(lines[tied], axis=1, kind="stable")  # rarely needed, and slower
+    return np.take_along_axis(position, order, 1)
