@@ -155,6 +155,22 @@ class Snapshot:
         place[self.cells.order] = np.arange(self.n)
         return place
 
+    @cached_property
+    def factors_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Known items, the longest vectors (factors times trend) first: item_idx, the vectors, their lengths."""
+        vectors = self.factors * self.trend_factor[:, None]
+        length = np.sqrt((vectors * vectors).sum(1))
+        order = np.lexsort((np.arange(self.n), -length))
+        order = order[self.is_known[order] & (length[order] > 0)]
+        return order, np.ascontiguousarray(vectors[order]), length[order]
+
+    @cached_property
+    def place_by_length(self) -> np.ndarray:
+        """Where each item stands in ``factors_by_length``, -1 for none."""
+        place = np.full(self.n, -1)
+        place[self.factors_by_length[0]] = np.arange(len(self.factors_by_length[0]))
+        return place
+
     def segment_order(self, segment: int) -> np.ndarray:
         """Items that are popular in a segment, best first."""
         key = ("segment", segment)

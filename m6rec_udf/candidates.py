@@ -6,6 +6,7 @@ The definitions are sql/strategies/cand_*.sql; tests/contract compares the two s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,13 +14,19 @@ from m6rec_udf.arrays import Snapshot
 from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
-STRIPES = 64  # scores whose maximum bounds the front from below
 SPARE = 40  # looked at beyond the k best, so that ties after rounding are all seen
+WIDE = PER_STRATEGY + SPARE
 FRONT_MARGIN = 1e-5  # of the largest score: wider than the rounding of a product
+STRIPES = 64  # at most so many scores share the maximum that bounds the front from below
+CHUNK = 4096  # item vectors looked at first, the longest ones
 PAIRS_AT_ONCE = 1000  # whose vectors stay in the processor's cache
 WIDER = 4  # times as many cells where too few items are open
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 LISTED = ("popular", "trending", "fresh")
+SHUT, SEEN, ASKED = 1, 2, 4  # marks of a pair: not to be proposed to anybody, in the user's history, asked for
+NOBODY = 127  # in place of a strategy's bit
+
+Found = list[tuple[np.ndarray, np.ndarray, "np.ndarray | int"]]  # (row, item, bit) of each strategy
 
 
 @dataclass
@@ -49,6 +56,7 @@ class Scores:
     """
 
     def __init__(self, snapshot: Snapshot, profile: Profile) -> None:
+        self.users, self.n = profile.users, snapshot.n
         self.trend = snapshot.trend_factor
         item_item = (profile.long @ snapshot.item_item).tocsr()
         item_item.data *= self.trend[item_item.indices]
@@ -60,74 +68,78 @@ class Scores:
             "semantic": vector / np.maximum(length, 1e-12),
         }
         self.right = {"matrix_factorization": snapshot.factors, "semantic": snapshot.text}
-        self._dense: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def marks(self) -> np.ndarray:
+        """A byte for notes about each pair, uint8 ``[users * n]``."""
+        return np.zeros(self.users * self.n, np.uint8)
+
+    @cached_property
+    def stored(self) -> dict[str, np.ndarray]:
+        """Place in ``marks`` of each entry of a sparse strategy."""
+        start = np.arange(self.users) * self.n
+        return {name: np.repeat(start, np.diff(own.indptr)) + own.indices for name, own in self.sparse.items()}
 
     def dense(self, name: str) -> np.ndarray:
         """All scores of a strategy, float32 ``[users, n]``; those of vectors to the last bits of a product."""
-        if name not in self._dense:
-            if name in self.sparse:
-                self._dense[name] = self.sparse[name].toarray()
-            else:
-                self._dense[name] = self.left[name] @ self.right[name].T
-                if name == "matrix_factorization":
-                    self._dense[name] *= self.trend
-        return self._dense[name]
+        if name in self.sparse:
+            return np.asarray(self.sparse[name].toarray())
+        product = np.asarray(self.left[name] @ self.right[name].T)
+        return product * self.trend if name == "matrix_factorization" else product
 
     def of_pairs(self, name: str, row: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Scores of (row, item) pairs, float32 ``[c]``; 0 where there is nothing to say.
 
-        The same bits for one user and for a block: products of vectors are computed pair by pair.
+        The same bits for one user and for a block: products of vectors are computed pair by pair. The pairs of a
+        sparse strategy are ascending, none comes twice.
         """
         if name in self.sparse:
-            return np.asarray(self.dense(name)[row, item])
+            return self._of_sparse(name, row.astype(np.int64) * self.n + item)
+        left, right = self.left[name], self.right[name]
         out = np.empty(len(row), np.float32)
         for start in range(0, len(row), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
-            out[part] = np.einsum("ij,ij->i", self.left[name][row[part]], self.right[name][item[part]])
+            out[part] = np.einsum("ij,ij->i", left[row[part]], right[item[part]])
         if name == "matrix_factorization":
             out = np.maximum(out, 0) * self.trend[item]
         return out
 
+    def _of_sparse(self, name: str, pair: np.ndarray) -> np.ndarray:
+        out, stored = np.zeros(len(pair), np.float32), self.stored[name]
+        self.marks[pair] |= ASKED
+        found = np.flatnonzero(self.marks[stored] & ASKED)
+        self.marks[pair] &= ~np.uint8(ASKED)
+        out[np.searchsorted(pair, stored[found])] = self.sparse[name].data[found]
+        return out
 
-@dataclass
+
 class Shut:
-    """What may not be proposed to a block of users: items outside ``mask``, and pairs.
+    """What may not be proposed to a block of users: items outside ``mask``, and pairs of users and items.
 
     Attributes:
         mask: bool ``[n]``, items that may be proposed to anybody.
         row, item: int ``[p]`` pairs that may not, by user position.
+        marks: SHUT and SEEN noted for each pair, uint8 ``[users * n]``.
+        reasons: the marks that shut a pair.
     """
 
-    mask: np.ndarray
-    row: np.ndarray
-    item: np.ndarray
+    def __init__(self, mask: np.ndarray, row: np.ndarray, item: np.ndarray, marks: np.ndarray, reasons: int) -> None:
+        self.mask, self.row, self.item, self.marks, self.reasons = mask, row, item, marks, np.uint8(reasons)
 
-    def out(self, scores: np.ndarray) -> np.ndarray:
-        """A copy of scores ``[users, n]``, -inf where shut."""
-        own = scores + np.where(self.mask, np.float32(0), np.float32(-np.inf))
-        own[self.row, self.item] = -np.inf
-        return own
+    def is_open(self, pair: np.ndarray) -> np.ndarray:
+        """Whether row * n + item may be proposed."""
+        return np.asarray((self.marks[pair] & self.reasons) == 0)
 
-    def first(self, order: np.ndarray, users: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(row, item) of the first k open items of a list that is the same for all ``users``."""
+    def first(self, order: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(row, item) of the first k open items of a list that is the same for all users of ``rows``."""
+        row, position, head = np.zeros(0, np.int64), np.zeros(0, np.int64), order
         for head in (order[: 4 * k + 200], order):
-            place = np.full(len(self.mask), -1)
-            place[head] = np.arange(len(head))
-            open_ = np.repeat(self.mask[head][None], users, axis=0)
-            at = place[self.item]
-            open_[self.row[at >= 0], at[at >= 0]] = False
+            open_ = self.is_open((rows * len(self.mask))[:, None] + head)
             open_ &= np.cumsum(open_, axis=1) <= k
             row, position = np.nonzero(open_)
-            if len(head) == len(order) or len(row) == users * k:
+            if len(head) == len(order) or len(row) == len(rows) * k:
                 break
-        return row, head[position]
-
-    def of_rows(self, rows: np.ndarray) -> Shut:
-        """What is shut for some users, ascending positions, numbered anew."""
-        place = np.full(int(max(rows.max(initial=-1), self.row.max(initial=-1))) + 1, -1)
-        place[rows] = np.arange(len(rows))
-        keep = place[self.row] >= 0
-        return Shut(self.mask, place[self.row[keep]], self.item[keep])
+        return rows[row], head[position]
 
 
 def propose(
@@ -150,90 +162,134 @@ def propose(
     in_sql = snapshot.settings.get("in_sql", ())
     bits = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
-    scores, users = Scores(snapshot, profile), profile.users
-    seen = Shut(mask, profile.row, profile.item)
-    shut = seen if exclude_seen else Shut(mask, profile.row[:0], profile.item[:0])
-    rows, items, marks = [], [], []
-
-    def add(name: str, row: np.ndarray, item: np.ndarray) -> None:
-        rows.append(row)
-        items.append(item)
-        marks.append(np.full(len(row), 1 << bits[name], np.uint64))
-
+    scores, users = Scores(snapshot, profile), np.arange(profile.users)
+    scores.marks.reshape(len(users), -1)[:] = np.where(mask, 0, SHUT)
+    scores.marks[profile.pair_key] |= SEEN
+    seen = Shut(mask, profile.row, profile.item, scores.marks, SHUT | SEEN)
+    shut = seen if exclude_seen else Shut(mask, profile.row[:0], profile.item[:0], scores.marks, SHUT)
+    found: Found = []
     for name in SCORED:
         if name in bits:
-            own = seen if name == "semantic" else shut
-            if name == "semantic" and snapshot.cells is not None:
-                front = _near(snapshot, scores.left[name], own)
-            else:
-                front = fronts(own.out(scores.dense(name)), PER_STRATEGY + SPARE)
-            add(name, *best_of_rows(*front, scores.of_pairs(name, *front), users, PER_STRATEGY))
+            front = _front(snapshot, scores, name, seen if name == "semantic" else shut)
+            found.append((*best_of_rows(*front, len(users), PER_STRATEGY), bits[name]))
     for name in LISTED:
         if name in bits:
             wanted = max(PER_STRATEGY, at_least) if name == "popular" else PER_STRATEGY
-            add(name, *shut.first(getattr(snapshot, f"{name}_order"), users, wanted))
+            found.append((*shut.first(getattr(snapshot, f"{name}_order"), users, wanted), bits[name]))
     if "segment_popular" in bits:
-        add("segment_popular", *_segment(snapshot, profile, shut))
+        for segment in np.unique(profile.segment[profile.segment >= 0]).tolist():
+            own = np.flatnonzero(profile.segment == segment)
+            found.append((*shut.first(snapshot.segment_order(segment), own, PER_STRATEGY), bits["segment_popular"]))
     if "buy_again" in bits and not exclude_seen:
-        add("buy_again", *_buy_again(snapshot, profile, mask))
+        found.append((*_buy_again(snapshot, profile, mask), bits["buy_again"]))
     if extra is not None and len(extra[0]):
-        keep = mask[extra[1]]
-        if exclude_seen:
-            keep &= ~profile.find(extra[0], extra[1])[1]
-        rows.append(extra[0][keep])
-        items.append(extra[1][keep])
-        marks.append(np.left_shift(np.uint64(1), extra[2][keep].astype(np.uint64)))
+        keep = shut.is_open(extra[0] * snapshot.n + extra[1])
+        found.append((extra[0][keep], extra[1][keep], extra[2][keep]))
     if "popular" not in bits:
-        row, item = _filler(snapshot, shut, users, (rows, items), at_least)
-        rows.append(row)
-        items.append(item)
-        marks.append(np.zeros(len(row), np.uint64))
-    return _merge(snapshot, profile, scores, (rows, items, marks), mask, at_least)
+        found.append((*_filler(snapshot, shut, found, users, at_least), NOBODY))
+    return _merge(snapshot, profile, scores, found, mask, at_least)
+
+
+def _front(snapshot: Snapshot, scores: Scores, name: str, shut: Shut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row, item, score) of a front of the open items of a strategy."""
+    if name in scores.sparse:
+        return _front_of_sparse(scores, name, shut)
+    if name == "matrix_factorization":
+        front = _front_by_length(snapshot, scores.left[name], shut)
+    elif snapshot.cells is not None:
+        front = _near(snapshot, scores.left[name], shut)
+    else:
+        every = scores.dense(name)
+        every[:, ~shut.mask] = -np.inf
+        every[shut.row, shut.item] = -np.inf
+        front = fronts(every, WIDE)
+    return (*front, scores.of_pairs(name, *front))
+
+
+def _front_of_sparse(scores: Scores, name: str, shut: Shut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of what is stored, one line of it per user."""
+    own, stored = scores.sparse[name], scores.stored[name]
+    length = np.diff(own.indptr)
+    lines = np.zeros((scores.users, int(length.max(initial=0))), np.float32)
+    shift = np.arange(scores.users) * lines.shape[1] - own.indptr[:-1]
+    lines.ravel()[np.arange(len(stored)) + np.repeat(shift, length)] = np.where(shut.is_open(stored), own.data, 0)
+    row, at = fronts(lines, WIDE)
+    return row, own.indices[own.indptr[row] + at].astype(np.int64), lines[row, at]
+
+
+def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of a front of the items whose vectors, times their trend, have the largest products with a user's.
+
+    The longest vectors come first: no product is larger than the product of the lengths, so the search ends where that
+    cannot reach the front any more. Exact.
+    """
+    order, vectors, length = snapshot.factors_by_length
+    shut_in_order = np.where(shut.mask[order], np.float32(0), np.float32(-np.inf))
+    place = snapshot.place_by_length[shut.item]
+    reach = np.sqrt((left * left).sum(1)) * (1 + FRONT_MARGIN)
+    rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    asked = np.flatnonzero(reach > 0)
+    best = np.zeros((len(asked), 0), np.float32)
+    start = 0
+    while len(asked) and start < len(order):
+        stop = min(2 * start + CHUNK, len(order))
+        product = left[asked] @ vectors[start:stop].T
+        product += shut_in_order[start:stop]
+        inside = (place >= start) & (place < stop)
+        at = np.searchsorted(asked, shut.row[inside])
+        is_asked = asked[np.minimum(at, len(asked) - 1)] == shut.row[inside]
+        product[at[is_asked], place[inside][is_asked] - start] = -np.inf
+        together = np.concatenate([best, product], axis=1)
+        row, column = fronts(together, WIDE)
+        new = column >= best.shape[1]
+        rows.append(asked[row[new]])
+        items.append(order[start + column[new] - best.shape[1]])
+        start = stop
+        if start < len(order):
+            best = np.partition(together, together.shape[1] - WIDE, axis=1)[:, -WIDE:]
+            lowest = np.maximum(best[:, 0] - FRONT_MARGIN * np.abs(best).max(axis=1), 0)
+            is_left = reach[asked] * length[start] >= lowest
+            asked, best = asked[is_left], best[is_left]
+    return np.concatenate(rows), np.concatenate(items)
 
 
 def _filler(
-    snapshot: Snapshot, shut: Shut, users: int, found: tuple[list[np.ndarray], list[np.ndarray]], at_least: int
+    snapshot: Snapshot, shut: Shut, found: Found, users: np.ndarray, at_least: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of popular items for users with too few proposals, where the strategy is switched off."""
     n = max(snapshot.n, 1)
-    keys = [row.astype(np.int64) * n + item for row, item in zip(*found, strict=True)]
+    keys = [row.astype(np.int64) * n + item for row, item, _ in found]
     proposed = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.int64)
-    count = np.bincount(proposed // n, minlength=users)
+    count = np.bincount(proposed // n, minlength=len(users))
     row, item = shut.first(snapshot.popular_order, users, at_least)
     is_short = count[row] < at_least
     return row[is_short], item[is_short]
 
 
 def _merge(
-    snapshot: Snapshot,
-    profile: Profile,
-    scores: Scores,
-    parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]],
-    mask: np.ndarray,
-    at_least: int,
+    snapshot: Snapshot, profile: Profile, scores: Scores, found: Found, mask: np.ndarray, at_least: int
 ) -> Candidates:
-    n = snapshot.n
-    key = np.concatenate(parts[0]).astype(np.int64) * n + np.concatenate(parts[1])
-    order = np.argsort(key, kind="stable")
-    first = np.flatnonzero(np.diff(key[order], prepend=-1))
-    unique = key[order][first]
+    n, width = max(snapshot.n, 1), NOBODY + 1
+    nothing = np.zeros(0, np.int64)
+    mine = [(row.astype(np.int64) * n + item) * width + bit for row, item, bit in found]
+    proposals = np.sort(np.concatenate([nothing, *mine]))
+    pair, bit = proposals // width, proposals % width
+    first = np.flatnonzero(np.diff(pair, prepend=-1))
+    key = pair[first]
     supporters = np.zeros(0, np.uint64)
     if len(first):
-        supporters = np.bitwise_or.reduceat(np.concatenate(parts[2])[order], first)
-    count = np.bincount(unique // n, minlength=profile.users) if n else np.zeros(profile.users, int)
-    short = np.flatnonzero(count < at_least)
-    seen_key = unique[:0]
-    if n and len(short):
-        seen_key = np.setdiff1d(profile.pair_key[np.isin(profile.row, short) & mask[profile.item]], unique)
-    everything = np.concatenate([unique, seen_key])
-    if not len(seen_key):
-        row, item = unique // max(n, 1), unique % max(n, 1)
-        is_seen = np.zeros(len(unique), bool)
-        return Candidates(row, item, supporters, is_seen, {name: scores.of_pairs(name, row, item) for name in SCORED})
-    order = np.argsort(everything, kind="stable")
-    row, item = everything[order] // max(n, 1), everything[order] % max(n, 1)
-    supporters = np.concatenate([supporters, np.zeros(len(seen_key), np.uint64)])[order]
-    is_seen = np.concatenate([np.zeros(len(unique), bool), np.ones(len(seen_key), bool)])[order]
+        flag = np.where(bit < NOBODY, np.left_shift(np.uint64(1), bit.astype(np.uint64)), np.uint64(0))
+        supporters = np.bitwise_or.reduceat(flag, first)
+    is_seen = np.zeros(len(key), bool)
+    short = np.flatnonzero(np.bincount(key // n, minlength=profile.users) < at_least)
+    if snapshot.n and len(short):
+        seen = np.setdiff1d(profile.pair_key[np.isin(profile.row, short) & mask[profile.item]], key)
+        key = np.concatenate([key, seen])
+        order = np.argsort(key)
+        key = key[order]
+        supporters = np.concatenate([supporters, np.zeros(len(seen), np.uint64)])[order]
+        is_seen = np.concatenate([is_seen, np.ones(len(seen), bool)])[order]
+    row, item = key // n, key % n
     return Candidates(row, item, supporters, is_seen, {name: scores.of_pairs(name, row, item) for name in SCORED})
 
 
@@ -244,23 +300,27 @@ def fronts(
 
     Scores below ``least``, the smallest positive one, are left out.
 
-    Where there are many, each 64-th score goes with the others of its part, and the ``wide``-th largest maximum of a
-    part bounds the ``wide``-th largest score from below. In no order inside a row. A product of matrices and one of a matrix and a vector differ in the last bits: the front has a margin above that,
-    and its scores are computed pair by pair. So one user alone and a batch get the same items.
+    Where there are many, up to 64 scores share a part, and the ``wide``-th largest maximum of a part bounds the
+    ``wide``-th largest score from below. In no order inside a row. A product of matrices and one of a
+    matrix and a vector differ in the last bits: the front has a margin above that, and its scores are computed pair by
+    pair. So one user alone and a batch get the same items.
     """
     users, n = scores.shape
-    parts = n // STRIPES
+    stripes = min(STRIPES, n // (6 * wide)) if wide > 0 else 0
     if not 0 < wide < n:
-        return np.nonzero(scores >= least)
-    if parts <= 2 * wide:
-        return np.nonzero(scores >= _bound(scores, wide, least))
-    striped = scores[:, : parts * STRIPES].reshape(users, STRIPES, parts)
+        row, column = np.nonzero(scores >= least)
+        return row, column
+    if stripes < 2:
+        row, column = np.nonzero(scores >= _bound(scores, wide, least))
+        return row, column
+    parts = n // stripes
+    striped = scores[:, : parts * stripes].reshape(users, stripes, parts)
     highest = striped.max(axis=1)
     from_ = _bound(highest, wide, least)
     row, part = np.nonzero(highest >= from_)
     stripe, at = np.nonzero((striped[row, :, part] >= from_[row]).T)
-    rest, last = np.nonzero(scores[:, parts * STRIPES :] >= from_)
-    return np.concatenate([row[at], rest]), np.concatenate([stripe * parts + part[at], parts * STRIPES + last])
+    rest, last = np.nonzero(scores[:, parts * stripes :] >= from_)
+    return np.concatenate([row[at], rest]), np.concatenate([stripe * parts + part[at], parts * stripes + last])
 
 
 def _bound(scores: np.ndarray, wide: int, least: float) -> np.ndarray:
@@ -276,14 +336,16 @@ def best_of_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of the k best positive scores of each row, ties by item after rounding to 5 digits of the largest."""
     keep = score > 0
-    row, item, value = row[keep], item[keep], score[keep].astype(np.float64)
+    row, item, value = row[keep].astype(np.int64), item[keep], score[keep].astype(np.float64)
     largest = np.zeros(users)
     np.maximum.at(largest, row, value)
-    rounded = np.round(value / largest[row], 5)
-    order = np.lexsort((item, -rounded, row))
-    first = np.searchsorted(row[order], np.arange(users))
-    best = order[np.arange(len(order)) - first[row[order]] < k]
-    return row[best], item[best]
+    n, digits = int(item.max(initial=0)) + 1, 10**5
+    behind = digits - np.rint(value / largest[row] * digits).astype(np.int64)
+    key = np.sort((row * (digits + 1) + behind) * n + item)
+    row = key // ((digits + 1) * n)
+    first = np.searchsorted(row, np.arange(users))
+    best = np.arange(len(key)) - first[row] < k
+    return row[best], key[best] % n
 
 
 def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
@@ -293,44 +355,21 @@ def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarr
     to_centres = np.round(np.einsum("ij,kj->ik", vectors, cells.centres).astype(np.float64), 6)
     order = np.argsort(-to_centres, axis=1, kind="stable")
     asked, probed = np.flatnonzero(vectors.any(axis=1)), cells.probed
+    shut_in_cells = np.where(shut.mask[cells.order], np.float32(0), np.float32(-np.inf))
     rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     while len(asked):
-        own = shut.of_rows(asked)
-        row, item = _front_of_cells(snapshot, vectors[asked], order[asked, :probed], own)
+        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells, shut_in_cells)
+        at = np.minimum(np.searchsorted(asked, shut.row), len(asked) - 1)
+        is_asked = asked[at] == shut.row
+        lines.close(at[is_asked], snapshot.place_in_cells[shut.item[is_asked]])
+        row, column = fronts(lines.score, WIDE)
         is_done = np.bincount(row, minlength=len(asked)) >= PER_STRATEGY
         if probed >= len(cells.centres):
             is_done[:] = True
         keep = is_done[row]
         rows.append(asked[row[keep]])
-        items.append(item[keep])
+        items.append(cells.order[lines.place(row[keep], column[keep])].astype(np.int64))
         asked, probed = asked[~is_done], probed * WIDER
-    return np.concatenate(rows), np.concatenate(items)
-
-
-def _front_of_cells(
-    snapshot: Snapshot, vectors: np.ndarray, nearest: np.ndarray, shut: Shut
-) -> tuple[np.ndarray, np.ndarray]:
-    """(row, item) of a front of the open items in the cells of each user."""
-    assert snapshot.cells is not None
-    if len(vectors) == 1:  # only what lies in the cells
-        item, score = snapshot.cells.scan(vectors[0], nearest[0], snapshot.text_in_cells)
-        own = np.where(shut.mask[item] & ~np.isin(item, shut.item), score, -np.inf)
-        row, at = fronts(own[None], PER_STRATEGY + SPARE)
-        return row, item[at]
-    place, order = snapshot.place_in_cells, snapshot.cells.order
-    in_cells = Shut(shut.mask[order], shut.row, place[shut.item])
-    scores = snapshot.cells.scan_many(vectors, nearest, snapshot.text_in_cells)
-    row, at = fronts(in_cells.out(scores), PER_STRATEGY + SPARE)
-    return row, order[at].astype(np.int64)
-
-
-def _segment(snapshot: Snapshot, profile: Profile, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
-    rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for segment in np.unique(profile.segment[profile.segment >= 0]):
-        users = np.flatnonzero(profile.segment == segment)
-        row, item = shut.of_rows(users).first(snapshot.segment_order(int(segment)), len(users), PER_STRATEGY)
-        rows.append(users[row])
-        items.append(item)
     return np.concatenate(rows), np.concatenate(items)
 
 

@@ -42,30 +42,59 @@ class Cells:
         """Cells looked through first."""
         return max(8, round(PROBED * len(self.centres)))
 
-    def scan(self, vector: Floats, nearest: NDArray[np.int64], vectors: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """(item_idx, score) of every item in some cells; ``vectors`` are the items' in the order of the cells."""
-        parts = [(int(self.start[c]), int(self.start[c + 1])) for c in nearest]
-        items = [self.order[a:b] for a, b in parts]
-        scores = [vectors[a:b] @ vector for a, b in parts]
-        return np.concatenate(items).astype(np.int64), np.concatenate(scores)
-
-    def scan_many(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Floats:
-        """Scores of many vectors in the order of the cells, ``[users, n]``; -inf outside the cells of each.
+    def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats, added: Floats | None = None) -> Lines:
+        """Scores of every item in some cells, one line per user.
 
         Args:
             left: float32 ``[users, d]``.
             nearest: cells of each, ``[users, cells]``.
             vectors: the items' in the order of the cells.
+            added: to the score of each item, in the order of the cells.
         """
-        out = np.full((len(left), len(vectors)), -np.inf, np.float32)
-        row = np.repeat(np.arange(len(left)), nearest.shape[1])
+        users, probed = nearest.shape
+        size = np.diff(self.start).astype(np.int64)[nearest]
+        offset = np.cumsum(size, axis=1) - size
+        lines = np.full((users, int(size.sum(axis=1).max(initial=0))), -np.inf, np.float32)
+        flat, base = lines.ravel(), np.arange(users)[:, None] * lines.shape[1] + offset
         by_cell = np.argsort(nearest.ravel(), kind="stable")
         first = np.searchsorted(nearest.ravel()[by_cell], np.arange(len(self.centres) + 1))
-        for cell in np.flatnonzero(np.diff(first)):
-            users = row[by_cell[first[cell] : first[cell + 1]]]
+        for cell in np.flatnonzero(np.diff(first)).tolist():
+            own = by_cell[first[cell] : first[cell + 1]]
             a, b = self.start[cell], self.start[cell + 1]
-            out[users, a:b] = left[users] @ vectors[a:b].T
-        return out
+            score = left[own // probed] @ vectors[a:b].T
+            if added is not None:
+                score += added[a:b]
+            flat[base.ravel()[own][:, None] + np.arange(b - a)] = score
+        return Lines(self, nearest, offset, lines)
+
+
+@dataclass
+class Lines:
+    """What was found in some cells, user by user.
+
+    Attributes:
+        nearest, offset: ``[users, cells]`` cells of each user and where each starts in the line.
+        score: float32 ``[users, w]``, -inf behind the last item.
+    """
+
+    cells: Cells
+    nearest: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    score: Floats
+
+    def place(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Place in the order of the cells of what stands in a column of a user's line."""
+        probe = (self.offset[row] <= column[:, None]).sum(axis=1) - 1
+        return np.asarray(self.cells.start[self.nearest[row, probe]] + column - self.offset[row, probe])
+
+    def close(self, row: NDArray[np.int64], place: NDArray[np.int64]) -> None:
+        """Leave out pairs of users and items, named by place in the order of the cells."""
+        cell = np.searchsorted(self.cells.start, place, side="right") - 1
+        offset = np.full((len(self.nearest), len(self.cells.centres)), -1)
+        np.put_along_axis(offset, self.nearest, self.offset, axis=1)
+        at = offset[row, cell]
+        is_there = at >= 0
+        self.score[row[is_there], (at + place - self.cells.start[cell])[is_there]] = -np.inf
 
 
 def make_cells(text: Floats, *, seed: int) -> Cells | None:

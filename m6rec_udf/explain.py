@@ -18,27 +18,25 @@ if TYPE_CHECKING:
 PAIRS_AT_ONCE = 1_000_000
 
 
-def evidence(
-    snapshot: Snapshot, behaviour: Behaviour, item: np.ndarray, row: np.ndarray | None = None
-) -> list[str | None]:
+def evidence(snapshot: Snapshot, behaviour: Behaviour, item: np.ndarray) -> list[str | None]:
     """item_id of the history item with the largest share in the item's score; None where none speaks for it.
 
     Item-item weights and transitions speak first; where they are silent, the nearest text (cosine above 0.3).
 
     Args:
-        item: int ``[t]`` item_idx, -1 for items the build does not know.
-        row: int ``[t]`` the user of each item, ascending; default: one item per user.
+        item: int ``[users]`` item_idx, one per user, -1 for items the build does not know.
     """
-    row = np.arange(len(item)) if row is None else row
-    return _evidence(snapshot, Profile(snapshot, behaviour), item, row)
+    found = evidence_of(snapshot, Profile(snapshot, behaviour), item, np.arange(len(item)))
+    return [None if at < 0 else snapshot.item_ids[at] for at in found.tolist()]
 
 
-def evidence_of(snapshot: Snapshot, profile: Profile, item: np.ndarray) -> list[str | None]:
-    """The same for a list of items of the one user of a profile."""
-    return _evidence(snapshot, profile, item, np.zeros(len(item), np.int64))
+def evidence_of(snapshot: Snapshot, profile: Profile, item: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """item_idx of the evidence for items of a block of users, -1 for none.
 
-
-def _evidence(snapshot: Snapshot, profile: Profile, item: np.ndarray, row: np.ndarray) -> list[str | None]:
+    Args:
+        item: int ``[t]`` item_idx, -1 for items the build does not know.
+        row: int ``[t]`` the user of each item, ascending.
+    """
     first = np.searchsorted(profile.row, np.arange(profile.users + 1))
     count = np.where(item >= 0, first[row + 1] - first[row], 0)
     total = np.concatenate([[0], np.cumsum(count)])
@@ -49,7 +47,7 @@ def _evidence(snapshot: Snapshot, profile: Profile, item: np.ndarray, row: np.nd
         part = slice(start, stop)
         best[part] = _strongest(snapshot, profile, item[part], first[row[part]], count[part])
         start = stop
-    return [None if at < 0 else snapshot.item_ids[at] for at in best.tolist()]
+    return best
 
 
 def _strongest(

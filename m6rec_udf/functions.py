@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from m6rec_udf.arrays import Snapshot
     from m6rec_udf.history import Behaviour
+    from m6rec_udf.listing import Lists
 
 EXTRA = "STRUCT(item_id VARCHAR, bit UTINYINT)[]"
 CANDIDATE = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, features FLOAT[])[]"
@@ -25,7 +26,7 @@ SCORED = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, satisfact
 WEIGHTS = "STRUCT(bit UTINYINT, weight DOUBLE)[]"
 SLOTS = (
     "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, bit TINYINT, "
-    "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE)[]"
+    "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR)[]"
 )
 USERS_AT_ONCE = 6_000_000  # cells of one dense score matrix
 
@@ -245,61 +246,84 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
     return m6_satisfaction
 
 
-def _make_slate(context: Context) -> Callable[..., Any]:
-    def m6_slate(
+def _make_lists(context: Context) -> Callable[..., Any]:
+    def m6_lists(
         version: Any,
         user: Any,
+        segment: Any,
         history: Any,
-        found: Any,
+        extra: Any,
         weights: Any,
+        domain: Any,
+        among: Any,
+        blocked: Any,
         boosts: Any,
+        seen: Any,
         k: Any,
         diversity: Any,
         calibrated: Any,
+        asked_at: Any,
         seed: Any,
     ) -> Any:
+        """The lists of a block of users: candidates, satisfaction, mixing, evidence."""
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
-        from m6rec_udf.history import Profile
-        from m6rec_udf.slate import category_shares, seed_of, slate_of
+        from m6rec_udf.listing import Request, boost_of, drawn, lists_of
 
         if not len(version):
             return pa.array([], _slot_type())
         snapshot = of_version(context, version[0].as_py())
-        offsets, flat = offsets_of(whole(found))
-        parts = {
-            "item": item_index(snapshot, flat.field("item_id")),
-            "supporters": numbers(flat.field("supporters")).astype(np.uint64),
-            "is_seen": numbers(flat.field("is_seen"), False).astype(bool),
-            "satisfaction": numbers(flat.field("satisfaction")),
-        }
-        boost = context.item_sets.get(boosts[0].as_py()) if boosts[0].as_py() is not None else None
-        strength = float(calibrated[0].as_py())
-        shares: list[dict[int, float]] = []
-        if strength:
-            shares = category_shares(Profile(snapshot, behaviour_of(snapshot, whole(history), [None] * len(user))))
-        out = []
-        for at, (user_id, mixture, draw) in enumerate(
-            zip(user.to_pylist(), weights.to_pylist(), seed.to_pylist(), strict=True)
-        ):
-            own = {name: values[offsets[at] : offsets[at + 1]] for name, values in parts.items()}
-            generator = None if draw is None else np.random.default_rng(seed_of(draw, user_id))
-            out.append(
-                slate_of(
-                    snapshot,
-                    own,
-                    {w["bit"]: w["weight"] for w in mixture or ()},
-                    boost,
-                    int(k[0].as_py()),
-                    float(diversity[0].as_py()),
-                    (shares[at], strength) if strength else ({}, 0.0),
-                    generator,
-                )
-            )
-        return pa.array(out, _slot_type())
+        wanted = int(k[0].as_py())
+        request = Request(
+            k=wanted,
+            allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
+            exclude_seen=seen[0].as_py(),
+            boost=boost_of(snapshot, context.item_sets.get(boosts[0].as_py())),
+            diversity=float(diversity[0].as_py()),
+            calibrated=float(calibrated[0].as_py()),
+        )
+        seeds = seed.to_pylist()
+        found = lists_of(
+            snapshot,
+            behaviour_of(snapshot, whole(history), segment.to_pylist(), numbers(whole(asked_at), np.nan)),
+            request,
+            weights=_weights(whole(weights)),
+            uniform=None if seeds[0] is None else drawn(seeds, user.to_pylist(), wanted),
+            extra=_extra(snapshot, whole(extra)),
+        )
+        return _slot_lists(snapshot, found, len(version))
 
-    return m6_slate
+    return m6_lists
+
+
+def _weights(lists: pa.ListArray) -> np.ndarray:
+    """Weight by strategy bit of each user, float64 ``[users, bits]``."""
+    offsets, flat = offsets_of(lists)
+    bit = numbers(flat.field("bit")).astype(np.int64)
+    out = np.zeros((len(lists), int(bit.max(initial=0)) + 1))
+    out[np.repeat(np.arange(len(lists)), np.diff(offsets)), bit] = numbers(flat.field("weight"))
+    return out
+
+
+def _slot_lists(snapshot: Snapshot, found: Lists, users: int) -> pa.ListArray:
+    """Lines of lists as one Arrow list per user."""
+    import pyarrow as pa
+
+    offsets = np.searchsorted(found.row, np.arange(users + 1))
+    columns = [
+        snapshot.arrow_ids.take(pa.array(found.item)),
+        pa.array(np.arange(len(found.row)) - offsets[found.row] + 1, pa.int32()),
+        pa.array(found.score),
+        pa.array(found.satisfaction),
+        pa.array(found.bit, pa.int8()),
+        pa.array(found.supporters),
+        pa.array(found.eligible),
+        pa.array(found.propensity, mask=np.isnan(found.propensity)),
+        snapshot.arrow_ids.take(pa.array(found.because, mask=found.because < 0)),
+    ]
+    lines = pa.StructArray.from_arrays(columns, fields=list(_slot_type().value_type))
+    return pa.ListArray.from_arrays(offsets.astype(np.int32), lines)
 
 
 def _slot_type() -> Any:
@@ -316,6 +340,7 @@ def _slot_type() -> Any:
                 ("supporters", pa.uint64()),
                 ("eligible", pa.uint64()),
                 ("propensity", pa.float64()),
+                ("because_item_id", pa.string()),
             ]
         )
     )
@@ -358,26 +383,6 @@ def _make_evidence(context: Context) -> Callable[..., Any]:
         return pa.array(evidence(snapshot, behaviour, item_index(snapshot, whole(item))), pa.string())
 
     return m6_evidence
-
-
-def _make_evidence_list(context: Context) -> Callable[..., Any]:
-    def m6_evidence_list(version: Any, items: Any, history: Any) -> Any:
-        """The same for a list of items per user: one item_id or NULL for each."""
-        import pyarrow as pa
-
-        from m6rec_udf.arrays import of_version
-        from m6rec_udf.explain import evidence
-
-        if not len(version):
-            return pa.array([], pa.list_(pa.string()))
-        snapshot = of_version(context, version[0].as_py())
-        behaviour = behaviour_of(snapshot, whole(history), [None] * len(items))
-        offsets, flat = offsets_of(whole(items))
-        row = np.repeat(np.arange(len(items)), np.diff(offsets))
-        found = pa.array(evidence(snapshot, behaviour, item_index(snapshot, flat), row), pa.string())
-        return pa.ListArray.from_arrays(offsets.astype(np.int32), found)
-
-    return m6_evidence_list
 
 
 def _make_explain(context: Context) -> Callable[..., Any]:
@@ -471,9 +476,16 @@ def _make_weighted_sum(_: Context) -> Callable[..., Any]:
     return m6_weighted_sum
 
 
-def _nearest(
-    snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _in_cells(snapshot: Snapshot, vector: np.ndarray, nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(item_idx, cosine) of every item in some cells."""
+    assert snapshot.cells is not None
+    lines = snapshot.cells.scan(vector[None], nearest[None], snapshot.text_in_cells)
+    column = np.arange(lines.score.shape[1])
+    place = lines.place(np.zeros(len(column), np.int64), column)
+    return snapshot.cells.order[place].astype(np.int64), lines.score[0]
+
+
+def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(item_idx, cosine) of the k allowed items nearest to a vector, ties by item; through cells where there are."""
     from m6rec_udf.candidates import SPARE, fronts
 
@@ -485,10 +497,10 @@ def _nearest(
     else:
         order = np.argsort(-np.round((cells.centres @ vector).astype(np.float64), 6), kind="stable")
         probed = 2 * cells.probed
-        item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
+        item, score = _in_cells(snapshot, vector, order[:probed])
         while allowed[item].sum() < k and probed < len(order):
             probed *= 4
-            item, score = cells.scan(vector, order[:probed], snapshot.text_in_cells)
+            item, score = _in_cells(snapshot, vector, order[:probed])
         item, score = item[allowed[item]], score[allowed[item]]
     front = fronts(score[None], k + SPARE, least=-np.inf)[1]
     item, score = item[front], np.round(score[front].astype(np.float64), 6)
@@ -548,13 +560,29 @@ FUNCTIONS = (
     ONE_LIST,
     Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
     Function(
-        "m6_slate",
-        _make_slate,
-        ("BIGINT", "VARCHAR", HISTORY, SCORED, WEIGHTS, "BIGINT", "INTEGER", "DOUBLE", "DOUBLE", "BIGINT"),
+        "m6_lists",
+        _make_lists,
+        (
+            "BIGINT",
+            "VARCHAR",
+            "VARCHAR",
+            HISTORY,
+            EXTRA,
+            WEIGHTS,
+            "VARCHAR",
+            "BIGINT",
+            "BIGINT",
+            "BIGINT",
+            "BOOLEAN",
+            "INTEGER",
+            "DOUBLE",
+            "DOUBLE",
+            "DOUBLE",
+            "BIGINT",
+        ),
         SLOTS,
     ),
     Function("m6_evidence", _make_evidence, ("BIGINT", "VARCHAR", HISTORY), "VARCHAR"),
-    Function("m6_evidence_list", _make_evidence_list, ("BIGINT", "VARCHAR[]", HISTORY), "VARCHAR[]"),
     Function(
         "m6_explain",
         _make_explain,

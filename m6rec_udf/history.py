@@ -51,7 +51,6 @@ class Behaviour:
             None if self.asked_at is None else self.asked_at[start:stop],
         )
 
-
     def latest(self, most: np.ndarray) -> Behaviour:
         """The last ``most`` behaviours of each user (int ``[users]``); those of a user are in the order of time."""
         left = np.searchsorted(self.row, self.row, side="right") - np.arange(len(self.row))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from m6rec_udf.arrays import Snapshot
-from m6rec_udf.candidates import SCORED, Candidates, buy_again_score
+from m6rec_udf.candidates import Candidates, buy_again_score
 from m6rec_udf.history import Profile
 
 SESSION_DAYS = 30 / 1440  # half-life of "in the middle of a visit": the usual 30 minutes
@@ -64,27 +64,83 @@ FEATURES: tuple[str, ...] = (
 ITEM_FEATURES = tuple(name for name in FEATURES if name.startswith("item_"))  # the first ones
 
 
+PLACE = {name: at for at, name in enumerate(FEATURES)}
+
+
+class Features:
+    """Features of the candidates of a block of users, each computed when it is asked for; NaN where nothing is known.
+
+    ``features["rank_semantic"]`` is one column of all candidates, float32 ``[c]``; ``features.matrix(at)`` is all
+    columns of some.
+    """
+
+    def __init__(self, snapshot: Snapshot, profile: Profile, found: Candidates) -> None:
+        self.snapshot, self.profile, self.found = snapshot, profile, found
+        self._columns: dict[str, np.ndarray] = {}
+        self._by_user = _ByUser(found.row, profile.users)
+        self._of_user = _user_features(profile)
+        self._known = profile.find(found.row, found.item)
+
+    def __len__(self) -> int:
+        return len(self.found.row)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            self._columns[name] = np.asarray(self._column(name, None), np.float32)
+        return self._columns[name]
+
+    def matrix(self, at: np.ndarray | None = None) -> np.ndarray:
+        """All columns of the candidates ``at`` these positions (default: of all), float32 ``[r, len(FEATURES)]``."""
+        item = self.found.item if at is None else self.found.item[at]
+        out = np.empty((len(item), len(FEATURES)), np.float32)
+        out[:, : len(ITEM_FEATURES)] = self.snapshot.item_features[item]
+        for name in FEATURES[len(ITEM_FEATURES) :]:
+            if name in self._columns or name.startswith(("share_", "rank_")):  # they compare with the user's others
+                out[:, PLACE[name]] = self[name] if at is None else self[name][at]
+            else:
+                out[:, PLACE[name]] = self._column(name, at)
+        return out
+
+    def _column(self, name: str, at: np.ndarray | None) -> np.ndarray:
+        """One column of the candidates at some positions; None: of all."""
+        found, profile, snapshot = self.found, self.profile, self.snapshot
+        row, item = (found.row, found.item) if at is None else (found.row[at], found.item[at])
+        kind, _, rest = name.partition("_")
+        column: np.ndarray
+        if kind == "item":
+            column = snapshot.item_features[item, PLACE[name]]
+        elif kind == "user":
+            column = self._of_user[name][row]
+        elif name == "pair_popularity_gap":
+            column = self._column("item_log_events", at) - self._of_user["user_mean_log_popularity"][row]
+        elif name == "pair_price_gap":
+            column = self._column("item_log_price", at) - profile.mean_log_price[row]
+        elif kind == "pair" or name == "score_buy_again":
+            pair = self._known if at is None else (self._known[0][at], self._known[1][at])
+            column = _pair_feature(snapshot, profile, name, row, item, pair)
+        elif kind == "score":
+            column = found.scores[rest] if at is None else found.scores[rest][at]
+        elif name == "supporters":
+            column = np.bitwise_count(found.supporters if at is None else found.supporters[at])
+        else:
+            assert at is None, "shares and ranks compare a candidate with all others of its user"
+            column = self._compared(kind, rest)
+        return column
+
+    def _compared(self, kind: str, name: str) -> np.ndarray:
+        """A share_* or rank_* column of all candidates."""
+        if kind == "share":
+            return self._by_user.share_of_best(self.found.scores[name])
+        if name == "trending":
+            return self._by_user.rank(self["item_log_trend_short"] + self["item_log_trend_medium"])
+        if name == "success":
+            return self._by_user.rank(self["item_log_success_long"])
+        return self._by_user.rank(np.maximum(self.found.scores[name], 0))
+
+
 def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndarray:
     """Feature matrix of the candidates, float32 ``[c, len(FEATURES)]``; NaN where nothing is known."""
-    row, item = found.row, found.item
-    out = np.empty((len(row), len(FEATURES)), np.float32)
-    out[:, : len(ITEM_FEATURES)] = snapshot.item_features[item]
-    of_item = {name: out[:, at] for at, name in enumerate(ITEM_FEATURES)}
-    columns = {**_user_features(profile, row), **_pair_features(snapshot, profile, row, item)}
-    columns["pair_popularity_gap"] = of_item["item_log_events"] - columns["user_mean_log_popularity"]
-    columns["pair_price_gap"] = of_item["item_log_price"] - profile.mean_log_price[row]
-    by_user = _ByUser(row, profile.users)
-    for name in SCORED:
-        raw = found.scores[name]
-        columns[f"score_{name}"] = raw
-        columns[f"share_{name}"] = by_user.share_of_best(raw)
-        columns[f"rank_{name}"] = by_user.rank(np.where(raw > 0, raw, 0))
-    columns["rank_trending"] = by_user.rank(of_item["item_log_trend_short"] + of_item["item_log_trend_medium"])
-    columns["rank_success"] = by_user.rank(of_item["item_log_success_long"])
-    columns["supporters"] = np.bitwise_count(found.supporters)
-    for at, name in enumerate(FEATURES[len(ITEM_FEATURES) :], len(ITEM_FEATURES)):
-        out[:, at] = columns[name]
-    return out
+    return Features(snapshot, profile, found).matrix()
 
 
 def item_features(snapshot: Snapshot) -> np.ndarray:
@@ -117,39 +173,46 @@ def item_features(snapshot: Snapshot) -> np.ndarray:
     return np.column_stack([columns[name] for name in ITEM_FEATURES]).astype(np.float32)
 
 
-def _user_features(profile: Profile, row: np.ndarray) -> dict[str, np.ndarray]:
+def _user_features(profile: Profile) -> dict[str, np.ndarray]:
+    """Features named user_*, one entry per user."""
     events = profile.user_events
     return {
-        "user_log_events": np.log1p(events)[row],
-        "user_repeat_share": (1 - profile.items / np.where(events > 0, events, np.nan))[row],
-        "user_satisfaction": profile.user_satisfaction[row],
-        "user_idle_share": (profile.idle_days / profile.span)[row],
-        "user_tenure_share": (profile.tenure_days / profile.span)[row],
-        "user_session": (0.5 ** (profile.idle_days / SESSION_DAYS))[row],
-        "user_log_events_short": np.log1p(profile.events_short)[row],
-        "user_log_events_long": np.log1p(profile.events_long)[row],
-        "user_mean_log_popularity": profile.mean_log_popularity[row],
+        "user_log_events": np.log1p(events),
+        "user_repeat_share": 1 - profile.items / np.where(events > 0, events, np.nan),
+        "user_satisfaction": profile.user_satisfaction,
+        "user_idle_share": profile.idle_days / profile.span,
+        "user_tenure_share": profile.tenure_days / profile.span,
+        "user_session": 0.5 ** (profile.idle_days / SESSION_DAYS),
+        "user_log_events_short": np.log1p(profile.events_short),
+        "user_log_events_long": np.log1p(profile.events_long),
+        "user_mean_log_popularity": profile.mean_log_popularity,
     }
 
 
-def _pair_features(snapshot: Snapshot, profile: Profile, row: np.ndarray, item: np.ndarray) -> dict[str, np.ndarray]:
-    at, is_there = profile.find(row, item)
-    if not len(profile.pair_key):
-        nothing = np.full(len(row), np.nan)
-        events, last, again = np.zeros(len(row)), nothing, np.zeros(len(row))
+def _pair_feature(
+    snapshot: Snapshot,
+    profile: Profile,
+    name: str,
+    row: np.ndarray,
+    item: np.ndarray,
+    pair: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """A feature of (user, item) pairs; ``pair``: where each stands in the profile, and whether it is there."""
+    if name in ("pair_category_share", "pair_brand_share"):
+        return _share(profile, snapshot.category if name == "pair_category_share" else snapshot.brand, row, item)
+    out = np.zeros(len(row)) if name in ("pair_log_events", "score_buy_again") else np.full(len(row), np.nan)
+    own = np.flatnonzero(pair[1])
+    at = pair[0][own]
+    if name == "pair_log_events":
+        out[own] = np.log1p(profile.events[at])
+    elif name == "score_buy_again":
+        out[own] = buy_again_score(snapshot, profile)[at]
+    elif name == "pair_last_share":
+        out[own] = profile.last_days[at] / profile.span
     else:
-        events = np.where(is_there, profile.events[at], 0)
-        last = np.where(is_there, profile.last_days[at], np.nan)
-        again = np.where(is_there, buy_again_score(snapshot, profile)[at], 0.0)
-    rhythm = snapshot.column("repurchase_days")[item].astype(np.float64)
-    return {
-        "pair_category_share": _share(profile, snapshot.category, row, item),
-        "pair_brand_share": _share(profile, snapshot.brand, row, item),
-        "pair_log_events": np.log1p(events),
-        "pair_last_share": last / profile.span,
-        "pair_repurchase_phase": last / np.maximum(rhythm, 0.01),
-        "score_buy_again": again,
-    }
+        rhythm = snapshot.column("repurchase_days")[item[own]].astype(np.float64)
+        out[own] = profile.last_days[at] / np.maximum(rhythm, 0.01)
+    return out
 
 
 def _share(profile: Profile, code: np.ndarray, row: np.ndarray, item: np.ndarray) -> np.ndarray:

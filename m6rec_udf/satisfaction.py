@@ -10,14 +10,17 @@ import json
 import os
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.logistic import logit, sigmoid
-from m6rec_udf.ranking import FEATURES
-from m6rec_udf.unseen import UnseenPart, is_unseen
+from m6rec_udf.ranking import FEATURES, PLACE
+from m6rec_udf.unseen import UnseenPart
+
+if TYPE_CHECKING:
+    from m6rec_udf.ranking import Features
 
 LINEAR_LOGS = (
     "item_log_trend_very_short",
@@ -43,6 +46,7 @@ LINEAR_RANKS = (
     "rank_success",
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
+MANY_ROWS = 4096  # fewer are predicted on one thread
 LEAST_SESSION = 1e-3  # user_session five hours after the last behaviour: the visit is over
 PARTS = ("new", "known", "unseen", "stranger", "session")
 
@@ -83,13 +87,25 @@ class Part:
 
     def raw(self, x: np.ndarray) -> np.ndarray:
         """Logit of z before calibration, float64 ``[r]``."""
-        if not len(x):
-            return np.zeros(0)
+        columns = Columns(x)
+        return np.asarray(self.start(columns, linear_columns(columns)) + self.trees_of(x))
+
+    def start(self, columns: Columns | Features, linear: list[np.ndarray]) -> np.ndarray:
+        """The raw score without the trees, float64 ``[r]``; ``linear`` are the linear_columns of the rows."""
+        if not self.text:
+            return np.asarray(logit(np.full(len(columns), self.base_rate)) + _prior_score(columns))
+        out = np.full(len(columns), self.linear[0], np.float64)
+        for weight, column in zip(self.linear[1:], linear, strict=True):
+            out += weight * column
+        return out
+
+    def trees_of(self, x: np.ndarray) -> np.ndarray:
+        """What the trees add to the raw score, float64 ``[r]``."""
         booster = self.booster()
-        if booster is None:
-            return np.asarray(logit(np.full(len(x), self.base_rate)) + _prior_score(x))
-        trees = booster.predict(x, raw_score=True, num_threads=threads() if len(x) > 4096 else 1)
-        return np.asarray(np.asarray(trees, np.float64) + self.linear_parts(x).sum(1))
+        if booster is None or not len(x):
+            return np.zeros(len(x))
+        many = threads() if len(x) > MANY_ROWS else 1
+        return np.asarray(booster.predict(x, raw_score=True, num_threads=many), np.float64)
 
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
@@ -163,63 +179,118 @@ class SatisfactionModel:
             features=features,
         )
 
-    def mixture(self, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def mixture(self, x: np.ndarray | Columns | Features) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Coefficient of each part's raw score and the offset: log-odds = offset + sum of coefficient * raw score.
 
         Between visits the parts ``new`` and ``session`` are mixed as (1 - c) and c = ``session_share`` and calibrated
         together (the calibration stands in ``new``); inside one, the share of that mixture falls to 0 as
         ``user_session`` rises to 1, and ``session`` answers alone with its own calibration.
         """
-        own = part_names(x, self.parts)
-        coefficient = {name: np.where(own == name, part.slope, 0.0) for name, part in self.parts.items()}
-        offset = np.zeros(len(x))
-        for name, part in self.parts.items():
-            offset[own == name] = part.intercept
+        columns, parts = _columns(x), self.parts
+        own = _own_parts(columns, parts)
+        coefficient = {name: np.where(own[name], part.slope, 0.0) for name, part in parts.items() if name in own}
+        offset = np.zeros(len(columns))
+        for name, mask in own.items():
+            offset[mask] = parts[name].intercept
         if self.session is not None:
-            guest = (own == "new") & has_history(x)
-            inside = x[guest, FEATURES.index("user_session")].astype(np.float64)
+            guest = own["new"] & (columns["user_log_events"] > 0)
+            inside = columns["user_session"][guest].astype(np.float64)
             inside[inside < LEAST_SESSION] = 0.0
             between = (1.0 - inside) * self.new.slope
+            coefficient["session"] = np.zeros(len(columns))
             coefficient["new"][guest] = between * (1.0 - self.session_share)
             coefficient["session"][guest] = between * self.session_share + inside * self.session.slope
             offset[guest] = (1.0 - inside) * self.new.intercept + inside * self.session.intercept
         return coefficient, offset
 
-    def log_odds(self, x: np.ndarray) -> np.ndarray:
-        """Logit of the calibrated satisfaction, float64 ``[r]``."""
-        coefficient, out = self.mixture(x)
+    def start(self, x: np.ndarray | Columns | Features) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Log-odds without the trees, float64 ``[r]``, and the coefficient of each part's."""
+        columns = _columns(x)
+        coefficient, out = self.mixture(columns)
+        linear = linear_columns(columns)
         for name, weight in coefficient.items():
-            own = np.flatnonzero(weight)
-            if len(own):
+            if weight.any():
+                part = self.parts[name]
+                out += weight * (part.start(columns, linear) if isinstance(part, Part) else part.start(columns))
+        return out, coefficient
+
+    def with_trees(
+        self,
+        start: np.ndarray,
+        coefficient: dict[str, np.ndarray],
+        columns: Columns | Features,
+        at: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Logit of the calibrated satisfaction, float64, of the rows ``at`` (None: of all) from what ``start`` gave."""
+        x = columns.matrix(at)
+        out = np.array(start if at is None else start[at])
+        for name, weight in coefficient.items():
+            part, mine = self.parts[name], weight if at is None else weight[at]
+            if isinstance(part, Part) and part.text:
+                own = np.flatnonzero(mine)
                 rows = x if len(own) == len(x) else x[own]
-                out[own] += weight[own] * self.parts[name].raw(rows)
+                out[own] += mine[own] * part.trees_of(rows)
         return out
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def log_odds(self, x: np.ndarray | Features) -> np.ndarray:
+        """Logit of the calibrated satisfaction, float64 ``[r]``."""
+        columns = _columns(x)
+        return self.with_trees(*self.start(columns), columns)
+
+    def predict(self, x: np.ndarray | Features) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
         return sigmoid(self.log_odds(x))
 
 
+class Columns:
+    """A feature matrix ``[r, len(FEATURES)]`` read like ``ranking.Features``."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.asarray(self.x[:, PLACE[name]])
+
+    def matrix(self, at: np.ndarray | None = None) -> np.ndarray:
+        """All columns of some rows; None: of all."""
+        return self.x if at is None else np.asarray(self.x[at])
+
+
+def _columns(x: np.ndarray | Columns | Features) -> Columns | Features:
+    return Columns(x) if isinstance(x, np.ndarray) else x
+
+
+def _own_parts(columns: Columns | Features, among: Container[str]) -> dict[str, np.ndarray]:
+    """Which rows a part answers for, bool ``[r]`` by its name; inside a visit ``session`` joins ``new``."""
+    left = np.ones(len(columns), bool)
+    own = {}
+    for name, feature in (("known", "pair_log_events"), ("unseen", "item_log_events"), ("stranger", "user_log_events")):
+        if name in among:
+            mine = columns[feature] > 0 if name == "known" else columns[feature] <= 0
+            own[name] = mine & left
+            left &= ~mine
+    return {**own, "new": left}
+
+
 def part_names(x: np.ndarray, among: Container[str]) -> np.ndarray:
-    """Name of the part each row belongs to, ``new`` where its own is not among those there are."""
+    """The part that answers for each row ``[r]``, of those there are; inside a visit ``session`` joins ``new``."""
     names = np.full(len(x), "new", dtype="<U8")
-    if "stranger" in among:
-        names[~has_history(x)] = "stranger"
-    if "unseen" in among:
-        names[is_unseen(x)] = "unseen"
-    if "known" in among:
-        names[is_known(x)] = "known"
+    for name, own in _own_parts(Columns(x), among).items():
+        names[own] = name
     return names
 
 
 def has_history(x: np.ndarray) -> np.ndarray:
     """Rows whose user has behaviour, bool ``[r]``."""
-    return np.asarray(x[:, FEATURES.index("user_log_events")] > 0)
+    return np.asarray(x[:, PLACE["user_log_events"]] > 0)
 
 
 def is_known(x: np.ndarray) -> np.ndarray:
     """Rows whose user has behaviour with the item, bool ``[r]``."""
-    return np.asarray(x[:, FEATURES.index("pair_log_events")] > 0)
+    return np.asarray(x[:, PLACE["pair_log_events"]] > 0)
 
 
 def threads() -> int:
@@ -235,19 +306,23 @@ def threads() -> int:
     return int(min(max(1, round(cores - others)), cores))
 
 
-def _prior_score(x: np.ndarray) -> np.ndarray:
+def _prior_score(columns: Columns | Features) -> np.ndarray:
     """Order where nothing could be learned: lately popular, near the front of the user's own lists."""
-    at = {name: i for i, name in enumerate(FEATURES)}
-    score = 0.3 * np.nan_to_num(x[:, at["item_log_trend_medium"]].astype(np.float64))
+    score = 0.3 * np.nan_to_num(columns["item_log_trend_medium"].astype(np.float64))
     for name in ("covisitation", "item_item", "matrix_factorization", "semantic"):
-        known = np.nan_to_num(x[:, at[f"score_{name}"]]) > 0
-        score += np.where(known, 1.0 / (5.0 + x[:, at[f"rank_{name}"]].astype(np.float64)), 0.0)
-    return score - 2.0
+        known = np.nan_to_num(columns[f"score_{name}"]) > 0
+        score += np.where(known, 1.0 / (5.0 + columns[f"rank_{name}"].astype(np.float64)), 0.0)
+    return np.asarray(score - 2.0)
+
+
+def linear_columns(columns: Columns | Features) -> list[np.ndarray]:
+    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown."""
+    logs = [columns[name].astype(np.float64) for name in LINEAR_LOGS]
+    ranks = [5.0 / (5.0 + columns[name].astype(np.float64)) for name in LINEAR_RANKS]
+    shares = [np.log(np.maximum(columns[name].astype(np.float64), 0.0) + 0.01) for name in LINEAR_SHARES]
+    return [np.where(np.isfinite(column), column, 0.0) for column in (*logs, *ranks, *shares)]
 
 
 def linear_inputs(x: np.ndarray) -> np.ndarray:
-    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown."""
-    logs = [x[:, FEATURES.index(name)].astype(np.float64) for name in LINEAR_LOGS]
-    ranks = [5.0 / (5.0 + x[:, FEATURES.index(name)].astype(np.float64)) for name in LINEAR_RANKS]
-    shares = [np.log(np.maximum(x[:, FEATURES.index(name)].astype(np.float64), 0.0) + 0.01) for name in LINEAR_SHARES]
-    return np.asarray(np.nan_to_num(np.column_stack([*logs, *ranks, *shares])))
+    """The same of a feature matrix, float64 ``[r, linear features]``."""
+    return np.column_stack(linear_columns(Columns(x)))

@@ -1,12 +1,13 @@
 """One user's list in one function: what the planner need not join is handed over as rows and put together here.
 
-``m6_one_list`` is the single-user counterpart of m6_scored, m6_slate and m6_evidence_list over the same Python parts,
-so that one user alone equals the same user in a batch.
+``m6_one_list`` and ``m6_lists`` (a block of users) are two entrances to m6rec_udf.listing, so that one user alone
+equals the same user in a batch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from m6rec_udf.registry import Context, Function
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
-    from m6rec_udf.history import Behaviour, Profile
+    from m6rec_udf.history import Behaviour
+    from m6rec_udf.listing import Lists
 
 ASKED = (
     'STRUCT("user" VARCHAR, "domain" VARCHAR, has_among BOOLEAN, exclude_seen BOOLEAN, k INTEGER, diversity DOUBLE, '
@@ -249,10 +251,7 @@ def _from_rows(snapshot: Snapshot, ids: list[str], interest: Any, satisfaction: 
 
 def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any]]:
     """The lines of one user's list, best first."""
-    from m6rec_udf.candidates import propose
-    from m6rec_udf.history import Profile
-    from m6rec_udf.ranking import features
-    from m6rec_udf.slate import category_shares, seed_of, slate_of
+    from m6rec_udf.listing import Request, boost_of, drawn, lists_of, weights_of
 
     *_, model, policy = state.rows(IN_FORCE)[0]
     version = model if asked.version is None else asked.version
@@ -263,37 +262,27 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     snapshot = of_version(context, version)
     assert snapshot.model is not None
     history = _history(context, snapshot, version, state, asked.user)
-    profile = Profile(snapshot, history.behaviour(snapshot, segment, asked.until))
-    exclude = not snapshot.settings["repeats_allowed"] if asked.exclude_seen is None else asked.exclude_seen
     proposed = [(a, n) for a, _, _, x, _, n, _ in state.rows(EXTRA) if x == version and a in snapshot.index]
     extra = [(snapshot.index[a], n) for a, n in proposed]
-    found = propose(
-        snapshot,
-        profile,
+    strategies = state.rows(STRATEGY)
+    weights = _weights(state, segment, asked.domain, {a: n for a, _, _, x, _, n, _ in strategies if x})
+    request = Request(
+        k=asked.k,
         allowed=_allowed(snapshot, state, asked),
-        exclude_seen=exclude,
-        at_least=asked.k,
+        exclude_seen=asked.exclude_seen,
+        boost=boost_of(snapshot, {a: x for a, _, _, x, *_ in state.rows(BOOST)}),
+        diversity=asked.diversity,
+        calibrated=asked.calibrated,
+    )
+    found = lists_of(
+        snapshot,
+        history.behaviour(snapshot, segment, asked.until),
+        request,
+        weights=weights_of([weights]),
+        uniform=drawn([asked.seed], [asked.user], asked.k),
         extra=_extra_of(extra),
     )
-    own = {
-        "item": found.item,
-        "supporters": found.supporters,
-        "is_seen": found.is_seen,
-        "satisfaction": snapshot.model.predict(features(snapshot, profile, found)),
-    }
-    rows = state.rows(STRATEGY)
-    shares = category_shares(profile)[0] if asked.calibrated else {}
-    slots = slate_of(
-        snapshot,
-        own,
-        _weights(state, segment, asked.domain, {a: n for a, _, _, x, _, n, _ in rows if x}),
-        {a: x for a, _, _, x, *_ in state.rows(BOOST)} or None,
-        asked.k,
-        asked.diversity,
-        (shares, asked.calibrated),
-        None if asked.seed is None else np.random.default_rng(seed_of(asked.seed, asked.user)),
-    )
-    _name(slots, snapshot, profile, {n: a for a, *_, n, _ in rows})
+    slots = _slots(snapshot, found, {n: a for a, *_, n, _ in strategies})
     if sum(slot["strategy"] != "seen" for slot in slots) < asked.k:
         slots = _filled(context, snapshot, state, asked, slots, history.seen(snapshot, asked.until))
     same = {
@@ -306,18 +295,27 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     return [slot | same for slot in slots]
 
 
-def _name(slots: list[dict[str, Any]], snapshot: Snapshot, profile: Profile, strategies: dict[int, str]) -> None:
-    """Put the strategy's name in place of its bit, the domain, and the history item that speaks most for each slot."""
-    from m6rec_udf.explain import evidence_of
-
-    items = [snapshot.index[slot["item_id"]] for slot in slots]
-    because = evidence_of(snapshot, profile, np.asarray(items, np.int64))
-    for slot, item, speaker in zip(slots, items, because, strict=True):
-        bit = slot.pop("bit")
-        slot["strategy"] = "seen" if bit < 0 else strategies.get(bit)
-        slot["because_item_id"] = speaker
-        slot["because_title"] = None if speaker is None else snapshot.titles[snapshot.index[speaker]]
-        slot["domain"] = snapshot.settings["domains"][snapshot.domain[item]]
+def _slots(snapshot: Snapshot, found: Lists, strategies: dict[int, str]) -> list[dict[str, Any]]:
+    """The lines of one list as rows, item_ids and names of strategies in place of numbers."""
+    ids = snapshot.item_ids
+    return [
+        {
+            "item_id": ids[item],
+            "rank": rank,
+            "score": score,
+            "satisfaction": satisfaction,
+            "strategy": "seen" if bit < 0 else strategies.get(bit),
+            "supporters": supporters,
+            "eligible": eligible,
+            "propensity": None if math.isnan(propensity) else propensity,
+            "because_item_id": None if because < 0 else ids[because],
+            "because_title": None if because < 0 else snapshot.titles[because],
+            "domain": snapshot.settings["domains"][snapshot.domain[item]],
+        }
+        for rank, (item, score, satisfaction, bit, supporters, eligible, propensity, because) in enumerate(
+            zip(*(column.tolist() for column in found.columns()), strict=True), 1
+        )
+    ]
 
 
 def _extra_of(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

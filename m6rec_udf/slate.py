@@ -10,24 +10,43 @@ round-robin); with most of the weight on ``blended`` this is the order of satisf
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from m6rec_udf.arrays import Snapshot
     from m6rec_udf.history import Profile
 
 BLENDED_BIT = 0
 
 
 @dataclass
+class Slots:
+    """Slots of the lists of a block of users, user by user, in the order of each list.
+
+    Attributes:
+        row, candidate: int ``[s]``, the user and the candidate position.
+        bit: int ``[s]`` of the strategy; -1: filled up with seen items.
+        supporters, eligible: uint64 ``[s]`` bitmasks of the strategies whose next item it was, and that had one.
+        propensity: float64 ``[s]``, NaN in a deterministic list.
+    """
+
+    row: np.ndarray
+    candidate: np.ndarray
+    bit: np.ndarray
+    supporters: np.ndarray
+    eligible: np.ndarray
+    propensity: np.ndarray
+
+
+@dataclass
 class Slot:
-    """One slot of a list; propensity is None in a deterministic list."""
+    """One slot of one user's list; propensity is None in a deterministic list."""
 
     candidate: int
-    bit: int  # -1: filled up with seen items
+    bit: int
     supporters: int
     eligible: int
     propensity: float | None
@@ -47,79 +66,184 @@ def mix(
     *,
     generator: np.random.Generator | None = None,
 ) -> list[Slot]:
-    """Fill k slots: by the strategies, then what no weighted strategy proposed, best first, then seen items.
+    """The slots of one user: ``mix_many`` of a block of one.
 
     Args:
-        order: candidate positions, best first.
-        supporters: bitmask per candidate position.
-        is_seen: candidates that only fill up a list that would be too short.
         weights: weight by strategy bit.
-        k: slots.
         generator: draws the strategy of each slot; None: deterministic.
     """
-    fresh = order[~is_seen[order]]
-    lists: dict[int, list[int]] = {}
-    for bit in sorted(weights):
-        if weights[bit] > 0:
-            own = fresh if bit == BLENDED_BIT else fresh[(supporters[fresh] >> np.uint64(bit)) & np.uint64(1) > 0]
-            lists[bit] = own[: k + 1].tolist()  # k slots cannot exhaust more
-    if not lists:
-        lists[BLENDED_BIT] = fresh.tolist()
-        weights = {BLENDED_BIT: 1.0}
-    at = dict.fromkeys(lists, 0)
-    credit = dict.fromkeys(lists, 0.0)
-    shown: set[int] = set()
-    slots: list[Slot] = []
-    while len(slots) < k:
-        upcoming = {}
-        for bit, own in lists.items():
-            position = at[bit]
-            while position < len(own) and own[position] in shown:
-                position += 1
-            at[bit] = position
-            if position < len(own):
-                upcoming[bit] = own[position]
-        if not upcoming:
+    uniform = None if generator is None else generator.random((1, k))
+    found = mix_many(order, np.asarray([0, len(order)]), supporters, is_seen, weights_of([weights]), k, uniform)
+    columns = (found.candidate, found.bit, found.supporters, found.eligible, found.propensity)
+    return [
+        Slot(candidate, bit, backing, eligible, None if generator is None else propensity)
+        for candidate, bit, backing, eligible, propensity in zip(*(c.tolist() for c in columns), strict=True)
+    ]
+
+
+def weights_of(weights: Sequence[dict[int, float]]) -> np.ndarray:
+    """Weight by strategy bit of each user as float64 ``[users, bits]``."""
+    out = np.zeros((len(weights), max((bit for own in weights for bit in own), default=BLENDED_BIT) + 1))
+    for row, own in enumerate(weights):
+        for bit, weight in own.items():
+            out[row, bit] = weight
+    return out
+
+
+def mix_many(
+    order: np.ndarray,
+    first: np.ndarray,
+    supporters: np.ndarray,
+    is_seen: np.ndarray,
+    weights: np.ndarray,
+    k: int,
+    uniform: np.ndarray | None = None,
+) -> Slots:
+    """Fill k slots of each user: by the strategies, then what no weighted strategy proposed, then seen items.
+
+    Args:
+        order: candidate positions, user by user, best first.
+        first: int ``[users + 1]``, where each user's candidates start in ``order``.
+        supporters: bitmask per candidate position.
+        is_seen: candidates that only fill up a list that would be too short.
+        weights: float64 ``[users, bits]`` by strategy bit, 0 for none.
+        k: slots.
+        uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
+    """
+    bits = np.flatnonzero((weights > 0).any(axis=0))
+    weights = weights[:, bits]
+    if not (weights > 0).any(axis=1).all():  # without weights the list is blended
+        bits, weights = _with_blended(bits, weights)
+    table = _upcoming(order, first, supporters, is_seen, bits, weights > 0, k)
+    chosen, taken = _take_slots(table, weights, k, uniform)
+    users = len(weights)
+    row, at = np.nonzero(chosen >= 0)
+    flags = np.left_shift(np.uint64(1), bits.astype(np.uint64))
+    candidate = order[first[row] + chosen[row, at]]
+    backing, eligible, pick, propensity = (part[row, at] for part in taken)
+    slots = Slots(
+        row,
+        candidate,
+        bits[pick],
+        (backing * flags).sum(axis=1, dtype=np.uint64),
+        (eligible * flags).sum(axis=1, dtype=np.uint64),
+        propensity,
+    )
+    full = np.minimum(k, np.diff(first))
+    short = np.flatnonzero(np.bincount(row, minlength=users) < full)
+    return _filled_up(slots, order, first, is_seen, short, k, uniform is not None) if len(short) else slots
+
+
+def _with_blended(bits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same, all the weight on ``blended`` where a user has none."""
+    if BLENDED_BIT not in bits:
+        bits, weights = np.append(BLENDED_BIT, bits), np.column_stack([np.zeros(len(weights)), weights])
+    weights = weights.copy()
+    weights[~(weights > 0).any(axis=1), 0] = 1.0
+    return bits, weights
+
+
+def _upcoming(
+    order: np.ndarray,
+    first: np.ndarray,
+    supporters: np.ndarray,
+    is_seen: np.ndarray,
+    bits: np.ndarray,
+    is_weighted: np.ndarray,
+    k: int,
+) -> np.ndarray:
+    """Each strategy's own list: places in the user's order, int ``[users, bits, k + 2]``, -1 behind the last one.
+
+    k slots cannot use up more than k + 1 of them.
+    """
+    users = len(first) - 1
+    table = np.full((users, len(bits), k + 2), -1, np.int32)
+    fresh = np.flatnonzero(~is_seen[order])
+    row = np.repeat(np.arange(users), np.diff(first))[fresh]
+    backed, place = supporters[order[fresh]], fresh - first[row]
+    for column, bit in enumerate(bits.tolist()):
+        own = is_weighted[row, column] if not is_weighted[:, column].all() else None
+        if bit != BLENDED_BIT:
+            proposed = (backed >> np.uint64(bit)) & np.uint64(1) > 0
+            own = proposed if own is None else own & proposed
+        mine, at = (row, place) if own is None else (row[own], place[own])
+        depth = np.arange(len(mine)) - np.searchsorted(mine, np.arange(users))[mine]
+        keep = depth <= k
+        table[mine[keep], column, depth[keep]] = at[keep]
+    return table
+
+
+def _take_slots(
+    table: np.ndarray, weights: np.ndarray, k: int, uniform: np.ndarray | None
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The strategy and the place of every slot.
+
+    Returns (place ``[users, k]``, -1 for none; (backing, eligible, both bool ``[users, k, bits]``, column of the
+    strategy, propensity, both ``[users, k]``)).
+    """
+    users, width, _ = table.shape
+    rows, columns = np.arange(users), np.arange(width)
+    at, credit = np.zeros((users, width), np.int64), np.zeros((users, width))
+    shown = np.zeros((users, int(table.max(initial=-1)) + 2), bool)  # the last column stands for the end of a list
+    chosen, pick = np.full((users, k), -1), np.zeros((users, k), np.int64)
+    backing, eligible = np.zeros((users, k, width), bool), np.zeros((users, k, width), bool)
+    propensity = np.full((users, k), np.nan)
+    upcoming = table[:, :, 0].copy()
+    for slot in range(k):
+        while (passed := shown[rows[:, None], upcoming]).any():
+            at += passed
+            upcoming = table[rows[:, None], columns, at]
+        is_left = upcoming >= 0
+        if not is_left.any():
             break
-        total = sum(weights[bit] for bit in upcoming)
-        bit = _draw(upcoming, weights, total, generator) if generator is not None else _owed(upcoming, weights, credit)
-        choice = upcoming[bit]
-        backing = [other for other, candidate in upcoming.items() if candidate == choice]
-        slots.append(
-            Slot(
-                choice,
-                bit,
-                sum(1 << other for other in backing),
-                sum(1 << other for other in upcoming),
-                sum(weights[other] for other in backing) / total if generator is not None else None,
-            )
-        )
-        shown.add(choice)
-    left = [candidate for candidate in fresh.tolist() if candidate not in shown][: k - len(slots)]
-    slots += [Slot(candidate, BLENDED_BIT, 0, 0, 1.0 if generator is not None else None) for candidate in left]
-    for candidate in order[is_seen[order]].tolist()[: k - len(slots)]:
-        slots.append(Slot(candidate, -1, 0, 0, 1.0 if generator is not None else None))
-    return slots
+        live = np.where(is_left, weights, 0.0)
+        reached = np.cumsum(live, axis=1)
+        total = reached[:, -1]
+        if uniform is None:
+            credit += live
+            best = np.argmax(np.where(is_left, np.round(credit, 9), -np.inf), axis=1)
+            credit[rows, best] -= total
+        else:
+            hit = is_left & ((uniform[:, slot] * total)[:, None] < reached)
+            last = width - 1 - np.argmax(is_left[:, ::-1], axis=1)
+            best = np.where(hit.any(axis=1), np.argmax(hit, axis=1), last)
+        choice = upcoming[rows, best]
+        back = is_left & (upcoming == choice[:, None])
+        chosen[:, slot], pick[:, slot], backing[:, slot], eligible[:, slot] = choice, best, back, is_left
+        if uniform is not None:
+            backed = np.cumsum(np.where(back, weights, 0.0), axis=1)[:, -1]
+            propensity[:, slot] = backed / np.where(total > 0, total, 1.0)
+        some = choice >= 0
+        shown[rows[some], choice[some]] = True
+    return chosen, (backing, eligible, pick, propensity)
 
 
-def _draw(
-    upcoming: dict[int, int], weights: dict[int, float], total: float, generator: np.random.Generator
-) -> int:
-    target = generator.random() * total
-    reached = 0.0
-    for bit in upcoming:
-        reached += weights[bit]
-        if target < reached:
-            return bit
-    return next(reversed(upcoming))
-
-
-def _owed(upcoming: dict[int, int], weights: dict[int, float], credit: dict[int, float]) -> int:
-    for bit in upcoming:
-        credit[bit] += weights[bit]
-    bit = max(upcoming, key=lambda b: (round(credit[b], 9), -b))
-    credit[bit] -= sum(weights[other] for other in upcoming)
-    return bit
+def _filled_up(
+    slots: Slots, order: np.ndarray, first: np.ndarray, is_seen: np.ndarray, short: np.ndarray, k: int, is_drawn: bool
+) -> Slots:
+    """The same with what no weighted strategy proposed, best first, then seen items, where lists are too short."""
+    rows, candidates, bits = [slots.row], [slots.candidate], [slots.bit]
+    start = np.searchsorted(slots.row, np.arange(len(first)))
+    for user in short.tolist():
+        own = slots.candidate[start[user] : start[user + 1]]
+        line = order[first[user] : first[user + 1]]
+        left = line[~is_seen[line] & ~np.isin(line, own)]
+        more = np.concatenate([left, line[is_seen[line]]])[: k - len(own)]
+        rows.append(np.full(len(more), user))
+        candidates.append(more)
+        bits.append(np.where(is_seen[more], -1, BLENDED_BIT))
+    row, filled = np.concatenate(rows), sum(len(part) for part in rows[1:])
+    nothing = np.zeros(filled, np.uint64)
+    found = (
+        row,
+        np.concatenate(candidates),
+        np.concatenate(bits),
+        np.concatenate([slots.supporters, nothing]),
+        np.concatenate([slots.eligible, nothing]),
+        np.concatenate([slots.propensity, np.full(filled, 1.0 if is_drawn else np.nan)]),
+    )
+    by_user = np.argsort(row, kind="stable")
+    return Slots(*(column[by_user] for column in found))
 
 
 def diversify(order: np.ndarray, score: np.ndarray, vectors: np.ndarray, diversity: float, depth: int) -> np.ndarray:
@@ -198,49 +322,6 @@ def calibrate(
     return np.concatenate([np.asarray([*chosen, *head], np.int64), tail])
 
 
-def slate_of(
-    snapshot: Snapshot,
-    own: dict[str, np.ndarray],
-    weights: dict[int, float],
-    boost: dict[str, float] | None,
-    k: int,
-    diversity: float,
-    calibrated: tuple[dict[int, float], float],
-    generator: np.random.Generator | None,
-) -> list[dict[str, Any]]:
-    """The slots of one user's candidates as rows: ordered by satisfaction times boost, diversified, calibrated, mixed.
-
-    Args:
-        own: ``item``, ``supporters``, ``is_seen``, ``satisfaction``, one entry per candidate.
-        weights: weight by strategy bit.
-        boost: factor by item_id; None: no boosts.
-        calibrated: the user's shares of categories and how strongly the list keeps them.
-        generator: draws the strategy of each slot; None: deterministic.
-    """
-    ids = [snapshot.item_ids[i] for i in own["item"]]
-    factor = np.asarray([boost.get(i, 1.0) for i in ids]) if boost else 1.0
-    score = own["satisfaction"] * factor
-    order = ranking_order(score, own["item"])
-    if diversity > 0 and len(order):
-        order = diversify(order, score, snapshot.text[own["item"]], diversity, max(5 * k, 50))
-    if calibrated[1] > 0:
-        order = calibrate(order, score, snapshot.category[own["item"]], *calibrated, 2 * k)
-    slots = mix(order, own["supporters"], own["is_seen"], weights, k, generator=generator)
-    return [
-        {
-            "item_id": ids[slot.candidate],
-            "rank": rank,
-            "score": float(score[slot.candidate]),
-            "satisfaction": float(own["satisfaction"][slot.candidate]),
-            "bit": slot.bit,
-            "supporters": slot.supporters,
-            "eligible": slot.eligible,
-            "propensity": slot.propensity,
-        }
-        for rank, slot in enumerate(slots, 1)
-    ]
-
-
 def category_shares(profile: Profile) -> list[dict[int, float]]:
     """Share of each category code in every user's positive, time-decayed interest; empty where there is none."""
     code = profile.snapshot.category[profile.item]
@@ -254,3 +335,16 @@ def category_shares(profile: Profile) -> list[dict[int, float]]:
 def seed_of(seed: int, user_id: str) -> int:
     """Seed of one user's draw, the same for one user and for a batch."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{user_id}".encode()).digest()[:8], "big")
+
+
+def drawn(seeds: Sequence[int | None], users: Sequence[str], k: int) -> np.ndarray | None:
+    """What draws the strategy of each slot, float64 ``[users, k]`` in [0, 1); None where no user has a seed."""
+    if all(seed is None for seed in seeds):
+        return None
+    return np.stack(
+        [
+            np.random.default_rng(seed_of(seed, user)).random(k)
+            for seed, user in zip(seeds, users, strict=True)
+            if seed is not None
+        ]
+    )

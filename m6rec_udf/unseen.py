@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m6rec_udf.logistic import calibrate, logit
-from m6rec_udf.ranking import FEATURES
+from m6rec_udf.ranking import FEATURES, PLACE
 
 if TYPE_CHECKING:
     from m6rec_udf.fitting import Rows
+    from m6rec_udf.ranking import Features
+    from m6rec_udf.satisfaction import Columns
 
 LEAST_SUCCESSES = 10  # fewer teach the level only
 PRIOR_CANDIDATES = 10.0  # the prior of the base rate counts as so many
@@ -48,12 +50,18 @@ class UnseenPart:
         """Log of the item-item score; cosines of text part what is equal, float64 ``[r]``."""
         return np.asarray(self.contributions(x).sum(1))
 
+    def start(self, columns: Columns | Features) -> np.ndarray:
+        """The same of named columns."""
+        return np.asarray(sum(self._shares(columns["score_item_item"], columns["score_semantic"])))
+
     def contributions(self, x: np.ndarray) -> np.ndarray:
         """What the raw score is the sum of: the floor, ``score_item_item``, ``score_semantic``, float64 ``[r, 3]``."""
-        score = np.nan_to_num(x[:, FEATURES.index("score_item_item")].astype(np.float64))
-        cosine = np.nan_to_num(x[:, FEATURES.index("score_semantic")].astype(np.float64))
-        lowest = np.full(len(x), np.log(self.floor))
-        return np.column_stack([lowest, np.log(np.maximum(score, self.floor)) - lowest, COSINE_WEIGHT * cosine])
+        return np.column_stack(self._shares(x[:, PLACE["score_item_item"]], x[:, PLACE["score_semantic"]]))
+
+    def _shares(self, score: np.ndarray, cosine: np.ndarray) -> list[np.ndarray]:
+        lowest = np.full(len(score), np.log(self.floor))
+        of_items = np.log(np.maximum(np.nan_to_num(score.astype(np.float64)), self.floor)) - lowest
+        return [lowest, of_items, COSINE_WEIGHT * np.nan_to_num(cosine.astype(np.float64))]
 
 
 def is_unseen(x: np.ndarray) -> np.ndarray:

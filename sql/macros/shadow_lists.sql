@@ -121,49 +121,35 @@ weights as (
     from m6.policy_weights((select policy_version from target), cast(in_domain as varchar))
 ),
 
-scored as (
+drawn as (
     select
-        c.*,
-        h.history,
-        o.handle as boosts_handle,
-        m6_scored(
-            c.model_version,
-            c.segment,
-            h.history,
-            e.proposals,
-            cast(in_domain as varchar),
-            l.handle,
-            b.handle,
-            cast(exclude_seen as boolean),
-            cast(c.places as integer),
-            null
-        ) as found
+        c.request_id,
+        unnest(
+            m6_lists(
+                c.model_version,
+                c.user_id,
+                c.segment,
+                h.history,
+                e.proposals,
+                coalesce(own.weights, everybody.weights),
+                cast(in_domain as varchar),
+                l.handle,
+                b.handle,
+                o.handle,
+                cast(exclude_seen as boolean),
+                cast(c.places as integer),
+                cast(diversity as double),
+                cast(calibrated as double),
+                null,
+                c.seed
+            )
+        ) as slot
     from compared as c
     cross join allowed as l
     cross join blocked as b
     cross join boosted as o
     left join histories as h on c.request_id = h.request_id
     left join extra as e on c.user_id = e.user_id
-),
-
-drawn as (
-    select
-        c.request_id,
-        unnest(
-            m6_slate(
-                c.model_version,
-                c.user_id,
-                c.history,
-                c.found,
-                coalesce(own.weights, everybody.weights),
-                c.boosts_handle,
-                cast(c.places as integer),
-                cast(diversity as double),
-                cast(calibrated as double),
-                c.seed
-            )
-        ) as slot
-    from scored as c
     left join weights as own on c.segment = own.segment
     left join weights as everybody on everybody.segment = '*'
 ),

@@ -1,5 +1,5 @@
 -- one row per (user, item) of a list: the body behind recommend_many and serve_many; m6.one_list is that of one user
---   filters, people and their histories -> m6_scored (candidates, satisfaction) -> m6_slate -> m6_evidence_list -> filled with new items
+--   filters, people and their histories -> m6_lists (candidates, satisfaction, mixing, evidence) -> filled with new items
 create or replace macro m6.slates(
     user_list,
     k := 10,
@@ -79,7 +79,7 @@ weights as (
     group by w.segment
 ),
 
-scored as (
+listed as (
     select
         p.user_id,
         p.segment,
@@ -87,56 +87,48 @@ scored as (
         a.model_version,
         a.policy_version,
         a.drawn_seed,
-        o.handle as boosts_handle,
-        m6_scored(
+        m6_lists(
             a.model_version,
+            p.user_id,
             p.segment,
             p.history,
             e.proposals,
+            coalesce(own.weights, everybody.weights),
             cast(in_domain as varchar),
             l.handle,
             b.handle,
+            o.handle,
             cast(exclude_seen as boolean),
             cast(k as integer),
-            m6.asked_moment(until)
-        ) as found
+            cast(diversity as double),
+            cast(calibrated as double),
+            m6.asked_moment(until),
+            a.drawn_seed
+        ) as slots
     from people as p
     cross join active as a
     cross join allowed as l
     cross join blocked as b
     cross join boosted as o
     left join extra as e on p.user_id = e.user_id
+    left join weights as own on p.segment = own.segment
+    left join weights as everybody on everybody.segment = '*'
 ),
 
 slated as materialized (
     select
-        c.*,
-        m6_slate(
-            c.model_version,
-            c.user_id,
-            c.history,
-            c.found,
-            coalesce(own.weights, everybody.weights),
-            c.boosts_handle,
-            cast(k as integer),
-            cast(diversity as double),
-            cast(calibrated as double),
-            c.drawn_seed
-        ) as slots
-    from scored as c
-    left join weights as own on c.segment = own.segment
-    left join weights as everybody on everybody.segment = '*'
+        * exclude (history),
+        case
+            when len(list_filter(slots, lambda s: s.bit >= 0)) < k
+                then coalesce(list_transform(history, lambda h: h.item_id), [])
+        end as seen_ids
+    from listed
 ),
 
-listed as (
+lines as (
     select
-        user_id,
-        segment,
-        model_version,
-        policy_version,
-        drawn_seed,
-        unnest(slots) as slot,
-        unnest(m6_evidence_list(model_version, list_transform(slots, lambda s: s.item_id), history)) as because_item_id
+        * exclude (slots, seen_ids),
+        unnest(slots) as slot
     from slated
 ),
 
@@ -156,8 +148,8 @@ explained as (
         l.policy_version,
         l.model_version,
         l.drawn_seed,
-        l.because_item_id
-    from listed as l
+        l.slot.because_item_id as because_item_id
+    from lines as l
     left join m6.strategies as s on l.slot.bit = s.bit
 ),
 
@@ -170,9 +162,9 @@ short as (
         policy_version,
         drawn_seed,
         list_transform(slots, lambda s: s.item_id) as listed_ids,
-        coalesce(list_transform(history, lambda h: h.item_id), []) as seen_ids
+        seen_ids
     from slated
-    where len(list_filter(slots, lambda s: s.bit >= 0)) < k
+    where seen_ids is not null
 ),
 
 unranked as (

@@ -8,7 +8,7 @@ import shop_world
 from strategy_world import STRATEGIES, Scores, World, assert_top, proposed_by
 
 from m6rec_udf import candidates, models
-from m6rec_udf.ranking import _pair_features
+from m6rec_udf.ranking import _share
 
 IN_MEMORY = [name for name in STRATEGIES if name != "social"]
 SCORED = {"covisitation": 1e-5, "item_item": 1e-5, "matrix_factorization": 1e-5, "semantic": 1e-5}
@@ -152,7 +152,7 @@ def test_shares_equal_feat_user_category_and_brand(world, label):
     users = world.some_users(8, 15)
     profile = world.profile([world.users[user] for user in users])
     row, item = (part.ravel() for part in np.indices((len(users), world.snapshot.n)))
-    got = _pair_features(world.snapshot, profile, row, item)[f"pair_{label}_share"]
+    got = _share(profile, getattr(world.snapshot, label), row, item)
     sql = (
         f"select u.user_idx, i.item_idx, coalesce(s.share, 0) from m6.stg_users as u cross join m6.stg_items as i "
         f"left join m6.feat_user_{label} as s on s.user_idx = u.user_idx and s.{label} = i.{label} "

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m6rec_udf.slate import BLENDED_BIT, calibrate, diversify, mix, ranking_order, slate_of
+from m6rec_udf.slate import BLENDED_BIT, calibrate, diversify, mix, ranking_order
 
 WEIGHTS = {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}
 SUPPORTERS = np.array([0b0010, 0b0110, 0b0100, 0b1000, 0b1010, 0b0100, 0b0001], np.uint64)
@@ -200,26 +200,6 @@ def test_diversity_follows_its_formula():
     order = np.array([0, 1, 2])
     assert diversify(order, score, vectors, 0.3, 3).tolist() == [0, 2, 1]  # 0.63 - 0.3 < 0.35
     assert diversify(order, score, vectors, 0.2, 3).tolist() == [0, 1, 2]  # 0.72 - 0.2 > 0.40
-
-
-class _Snapshot:
-    item_ids = ("a", "b", "c")
-    text = np.eye(3, dtype=np.float32)
-
-
-def test_boosts_multiply_the_score_and_leave_satisfaction():
-    own = {
-        "item": np.arange(3),
-        "supporters": np.ones(3, np.uint64),
-        "is_seen": np.zeros(3, bool),
-        "satisfaction": np.array([0.6, 0.5, 0.2]),
-    }
-    rows = slate_of(_Snapshot(), own, {0: 1.0}, {"b": 1.5, "c": 2.0}, 3, 0.0, ({}, 0.0), None)
-    assert [(r["item_id"], r["rank"], r["score"], r["satisfaction"]) for r in rows] == [
-        ("b", 1, pytest.approx(0.75), 0.5),
-        ("a", 2, 0.6, 0.6),
-        ("c", 3, 0.4, 0.2),
-    ]
 
 
 # the user's own mix of categories

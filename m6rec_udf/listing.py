@@ -1,0 +1,232 @@
+"""Lists of a block of users, from behaviour to slots: candidates, satisfaction, mixing, evidence.
+
+One user's list (m6_one_list) and those of many (m6_lists) are two entrances to ``lists_of``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from m6rec_udf.arrays import Snapshot
+from m6rec_udf.candidates import propose
+from m6rec_udf.explain import evidence_of
+from m6rec_udf.history import Behaviour, Profile
+from m6rec_udf.logistic import sigmoid
+from m6rec_udf.ranking import Features
+from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, weights_of
+
+CELLS_AT_ONCE = 6_000_000  # of one dense score matrix
+FRONT = 100  # candidates of a user that the trees order
+
+__all__ = ["Lists", "Request", "boost_of", "drawn", "lists_of", "weights_of"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, the same for a block of users.
+
+    Attributes:
+        k: lines of a list.
+        allowed: bool ``[n]`` items that may be shown; None allows all.
+        exclude_seen: leave out items of the user's history; None: as the build found fit.
+        boost: float64 ``[n]`` factor of the score; None: no boosts.
+        diversity, calibrated: in [0, 1], see ``slate``.
+    """
+
+    k: int = 10
+    allowed: np.ndarray | None = None
+    exclude_seen: bool | None = None
+    boost: np.ndarray | None = None
+    diversity: float = 0.0
+    calibrated: float = 0.0
+
+
+@dataclass
+class Lists:
+    """Lines of the lists of a block of users, user by user, best first.
+
+    Attributes:
+        row, item: int ``[s]``, the user and item_idx.
+        score, satisfaction: float64 ``[s]``.
+        bit: int ``[s]`` of the strategy; -1: an item seen already, because nothing else is left.
+        supporters, eligible: uint64 ``[s]`` bitmasks of strategies.
+        propensity: float64 ``[s]``, NaN in a deterministic list.
+        because: int ``[s]`` item_idx of the history item that speaks most for the line, -1 for none.
+    """
+
+    row: np.ndarray
+    item: np.ndarray
+    score: np.ndarray
+    satisfaction: np.ndarray
+    bit: np.ndarray
+    supporters: np.ndarray
+    eligible: np.ndarray
+    propensity: np.ndarray
+    because: np.ndarray
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """Every column but ``row``."""
+        return tuple(getattr(self, field.name) for field in fields(self)[1:])
+
+
+def boost_of(snapshot: Snapshot, factors: Mapping[str, float] | None) -> np.ndarray | None:
+    """Factors by item_id as float64 ``[n]``, 1 for all others; None where there are none."""
+    if not factors:
+        return None
+    out = np.ones(snapshot.n)
+    for item_id, factor in factors.items():
+        if item_id in snapshot.index:
+            out[snapshot.index[item_id]] = factor
+    return out
+
+
+def lists_of(
+    snapshot: Snapshot,
+    behaviour: Behaviour,
+    request: Request,
+    *,
+    weights: np.ndarray,
+    uniform: np.ndarray | None = None,
+    extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> Lists:
+    """The lists of any number of users, in blocks that bound the memory.
+
+    Args:
+        weights: float64 ``[users, bits]`` by strategy bit.
+        uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
+        extra: (row, item, bit) of candidates computed beforehand.
+    """
+    step = max(1, min(behaviour.users, CELLS_AT_ONCE // max(snapshot.n, 1)))
+    parts = []
+    for start in range(0, max(behaviour.users, 1), step):
+        stop = min(start + step, behaviour.users)
+        own = None
+        if extra is not None:
+            inside = (extra[0] >= start) & (extra[0] < stop)
+            own = (extra[0][inside] - start, extra[1][inside], extra[2][inside])
+        part = _block(
+            snapshot,
+            Profile(snapshot, behaviour.block(start, stop)),
+            request,
+            weights[start:stop],
+            None if uniform is None else uniform[start:stop],
+            own,
+        )
+        part.row += start
+        parts.append(part)
+    return Lists(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Lists)))
+
+
+def _block(
+    snapshot: Snapshot,
+    profile: Profile,
+    request: Request,
+    weights: np.ndarray,
+    uniform: np.ndarray | None,
+    extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+) -> Lists:
+    exclude = request.exclude_seen
+    found = propose(
+        snapshot,
+        profile,
+        allowed=request.allowed,
+        exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
+        at_least=request.k,
+        extra=extra,
+    )
+    first = np.searchsorted(found.row, np.arange(profile.users + 1))
+    ranking = _Ranking(snapshot, Features(snapshot, profile, found), request, first)
+    slots = mix_many(ranking.order, first, found.supporters, found.is_seen, weights, request.k, uniform)
+    item, satisfaction = found.item[slots.candidate], ranking.satisfaction(slots.candidate)
+    return Lists(
+        slots.row,
+        item,
+        satisfaction if request.boost is None else satisfaction * request.boost[item],
+        satisfaction,
+        slots.bit,
+        slots.supporters,
+        slots.eligible,
+        slots.propensity,
+        evidence_of(snapshot, profile, item, slots.row),
+    )
+
+
+class _Ranking:
+    """The order of a block's candidates: by satisfaction times boost, diversified and calibrated if asked for.
+
+    The trees are the dearest part of an answer. The logistic score they start from orders all candidates of a user,
+    the trees the FRONT of that order; the rest stays behind it. Of a list that is diversified or calibrated, which may
+    take an item from far behind, all is the front.
+
+    Attributes:
+        order: candidate positions, user by user, best first.
+    """
+
+    def __init__(self, snapshot: Snapshot, features: Features, request: Request, first: np.ndarray) -> None:
+        assert snapshot.model is not None
+        self._model, self._features = snapshot.model, features
+        self._start, self._coefficient = snapshot.model.start(features)
+        self._satisfaction = np.full(len(features), np.nan)
+        is_rearranged = request.diversity > 0 or request.calibrated > 0
+        boost = None if request.boost is None else request.boost[features.found.item]
+        count = np.diff(first)
+        place = np.arange(int(count.max(initial=0)))
+        is_there = place < count[:, None]
+        behind = first[:-1, None] + place
+        if not is_rearranged:
+            behind = _best_first(behind, is_there, _boosted(sigmoid(self._start), boost))
+        depth = len(place) if is_rearranged else FRONT
+        front, is_front = behind[:, :depth], is_there[:, :depth]
+        self.satisfaction(front[is_front])
+        front = np.sort(np.where(is_front, front, len(features)), axis=1)
+        front = _best_first(front, is_front, _boosted(self._satisfaction, boost))
+        self.order = np.concatenate([front, behind[:, depth:]], axis=1)[is_there]
+        if is_rearranged:
+            self.order = self._rearranged(request, first, _boosted(self._satisfaction, boost))
+
+    def satisfaction(self, at: np.ndarray) -> np.ndarray:
+        """Calibrated satisfaction at candidate positions, float64."""
+        missing = at[np.isnan(self._satisfaction[at])]
+        if len(missing):
+            odds = self._model.with_trees(self._start, self._coefficient, self._features, missing)
+            self._satisfaction[missing] = sigmoid(odds)
+        return np.asarray(self._satisfaction[at])
+
+    def _rearranged(self, request: Request, first: np.ndarray, score: np.ndarray) -> np.ndarray:
+        snapshot, profile, item = self._features.snapshot, self._features.profile, self._features.found.item
+        shares = category_shares(profile) if request.calibrated > 0 else []
+        order = self.order.copy()
+        for user, (a, b) in enumerate(itertools.pairwise(first.tolist())):
+            own, value = order[a:b] - a, score[a:b]
+            if request.diversity > 0:
+                own = diversify(own, value, snapshot.text[item[a:b]], request.diversity, max(5 * request.k, 50))
+            if request.calibrated > 0:
+                category = snapshot.category[item[a:b]]
+                own = calibrate(own, value, category, shares[user], request.calibrated, 2 * request.k)
+            order[a:b] = own + a
+        return order
+
+
+def _boosted(satisfaction: np.ndarray, boost: np.ndarray | None) -> np.ndarray:
+    return satisfaction if boost is None else satisfaction * boost
+
+
+def _best_first(position: np.ndarray, is_there: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Each line of positions ordered by the score at them, ties after rounding to 9 digits as they stand.
+
+    Args:
+        position: int ``[users, w]``.
+        is_there: bool ``[users, w]``, the others are filled up and go last.
+        score: float64 by position.
+    """
+    lines = np.full(position.shape, np.inf)
+    lines[is_there] = -np.round(score[position[is_there]], 9)
+    order = np.argsort(lines, axis=1)
+    ordered = np.take_along_axis(lines, order, 1)
+    tied = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1, where=np.isfinite(ordered[:, 1:])))
+    order[tied] = np.argsort(lines[tied], axis=1, kind="stable")  # rarely needed, and slower
+    return np.take_along_axis(position, order, 1)
