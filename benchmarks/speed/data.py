@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-SIZES = {100_000: (5_000, 3_000), 1_000_000: (100_000, 20_000), 10_000_000: (200_000, 100_000)}
+SIZES = {
+    100_000: (5_000, 3_000),
+    1_000_000: (100_000, 20_000),
+    10_000_000: (200_000, 100_000),
+    50_000_000: (1_000_000, 200_000),
+}
 DAYS = 365
 FAITHFUL = 0.7  # share of events inside the user's own cluster
 WORDS = 4_000
