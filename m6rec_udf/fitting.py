@@ -12,7 +12,8 @@ from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import Part, SatisfactionModel, has_history, is_known, linear_inputs, part_names, threads
 from m6rec_udf.unseen import train_unseen
 
-TREES = 300
+TREES = 100
+PATIENCE = 20  # trees without a better order on the later slice, before training stops
 SESSION_SHARES = (0.0, 0.1, 0.2, 0.35)  # of the session part between visits, to choose from
 LEAST_POSITIVES = 30
 SPLIT_POSITIVES = 300  # of strangers and of others, before each gets a part of its own
@@ -21,7 +22,7 @@ TEACHERS = {"new": ("new", "stranger")}  # rows of which parts teach a part, whe
 PARAMETERS: dict[str, Any] = {
     "objective": "cross_entropy",
     "metric": ["auc", "cross_entropy"],  # stops on the order: a shift of the base rate is calibration's to mend
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "num_leaves": 15,  # 7 where there are few rows
     "min_data_in_leaf": 50,
     "lambda_l2": 5.0,
@@ -229,7 +230,7 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
         valid_sets=[check],
         valid_names=["later"],
         callbacks=[
-            lightgbm.early_stopping(40, first_metric_only=True, verbose=False),
+            lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False),
             lightgbm.record_evaluation(history),
         ],
     )
