@@ -137,27 +137,41 @@ class _Build:
             regularisation=tuning.usual_regularisation(self.log.users),
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
+        self.own = moment.own_features(self.models)
         past = self._past_rows()
-        moment.run_models(self.con, self.models, bound, keep=moment.lasting(self.models))
-        self._check_rows()
+        moment.run_models(self.con, self.models, bound, wanted=self._read_in_sql(past=False), keep=self._kept(staging))
+        self._check_rows(bound)
         self.clock("features")
-        snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+        snapshot = moment.read_snapshot(
+            self.con, bound, self.items, self.text, self.settings, self.log, own=self.own, with_tables=True
+        )
         snapshot.cells = self.cells
         self.clock("item model")
         snapshot.model = train(past, seed=self.seed)
         self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = self._extra_for_everybody(strategies, snapshot, bound)
-        version = self._commit(snapshot, extra, activate=activate)
+        version = self._commit(snapshot, extra, bound, activate=activate)
         self.clock("commit")
         return BuildReport(
             version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), past.count
         )
 
-    def _check_rows(self) -> None:
-        """Run sql/checks/at_build/chk_*.sql over the tables of the build: any row is a failure."""
+    def _check_rows(self, bound: dict[str, Any]) -> None:
+        """Run sql/checks/at_build/chk_*.sql over the tables of the build: any row is a failure.
+
+        Checks of features run where one of them is the project's own; the shipped ones keep their grain.
+        """
+        features = {name: model for name, model in self.models.items() if model.layer == "features"}
         for path in sorted((resources.sql_root() / "checks" / "at_build").glob("*.sql")):
-            rows = self.con.execute(path.read_text(encoding="utf-8")).fetchall()
+            check = models.Model(path.stem, "checks", path.read_text(encoding="utf-8"), "shipped")
+            read = models.references(check, set(features))
+            if read and not read & self.own:
+                continue
+            for model in models.ordered(features, read):
+                if model.name not in self.in_tables:
+                    models.define(self.con, model, bound)
+            rows = self.con.execute(check.sql).fetchall()
             if rows:
                 raise CheckFailedError(
                     f"the check {path.stem} found {len(rows)} broken rows, expected none; the first: {rows[0]}",
@@ -217,12 +231,13 @@ class _Build:
         return chosen
 
     def _repeats_allowed(self) -> bool:
-        found = one(
-            self.con,
-            "with pairs as (select user_idx, item_idx, count(distinct happened_at) as times from stg_events "
-            "where is_positive group by user_idx, item_idx) select sum(times - 1) / sum(times) from pairs",
-        )[0]
-        share = float(found or 0.0)
+        log = self.log
+        order = log.by_pair[log.is_positive[log.by_pair]]
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(log.user[order]) != 0) | (np.diff(log.item[order]) != 0)
+        another = new.copy()
+        another[1:] |= np.diff(log.happened_at[order]) != 0
+        share = 1.0 - float(new.sum()) / max(float(another.sum()), 1.0) if len(order) else 0.0
         self._decide(
             "repeats_allowed", share > 0.2, f"{share:.1%} of successes repeat an earlier one; above 20 % allows it"
         )
@@ -254,21 +269,25 @@ class _Build:
         out: list[Rows] = []
         visits: list[Rows] = []
         shown: list[Rows] = []
-        lasting, read = moment.lasting(self.models), self._read_at_moments()
         starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(self.log)]
+        lasting, read = moment.lasting(self.models), self._read_in_sql(past=True)
+        self.is_anew = bool(starts and read)
         windows = list(zip(starts, [self.as_of, *starts], strict=False))
         outcomes = [self._outcomes(*window) for window in windows]
         impressions = self._impressions(windows)
         for at, when in enumerate(starts):
             bound = moment.parameters(self.con, when, self.settings.positive_at)
             moment.run_models(self.con, self.models, bound, wanted=read, keep=lasting)
+            log = self.log if "satisfaction_in_force" in lasting else moment.read_log(self.con)
             self.clock("features of past moments")
             snapshot = moment.read_snapshot(
-                self.con, bound, self.items, self.text, self.settings, with_item_item=at > 0
+                self.con, bound, self.items, self.text, self.settings, log, own=self.own, with_item_item=at > 0
             )
             snapshot.cells = self.cells
             if at == 0:
-                self._choose_item_item(snapshot, until)
+                x = moment.interactions(self.con, bound, snapshot.n, log, self.own)
+                self._choose_item_item(snapshot, x, until)
+            self.clock("item models of past moments")
             extra, seed = self._extra_at(snapshot, bound), self.seed + at
             judges = outcomes[at]
             if impressions and at == 0:  # nobody both teaches and judges
@@ -278,9 +297,7 @@ class _Build:
             end = moment.seconds(windows[at][1])
             visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, among=np.unique(judges.user)))
             if impressions:
-                shown.append(
-                    training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra)
-                )
+                shown.append(training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra))
             self.clock("rows of past moments")
         if impressions and len(out) > 1:
             out[1], visits[1] = join([out[1], *shown]), join([visits[1], *shown])
@@ -300,15 +317,31 @@ class _Build:
             visits[latest],
         )
 
-    def _read_at_moments(self) -> set[str]:
-        """Features that snapshots, and the SQL of strategies that live there only, read."""
-        features = {name for name, model in self.models.items() if model.layer == "features"}
-        own = (models.references(model, features) & features for model in self._sql_strategies())
-        return moment.READ_BY_SNAPSHOTS.union({"stg_events"}, *own)
+    def _read_in_sql(self, *, past: bool) -> set[str]:
+        """Models to run as SQL at a moment: what is the project's own, and what strategies that live in SQL read.
 
-    def _choose_item_item(self, snapshot: arrays.Snapshot, until: float) -> None:
+        The other features are computed from the log. Of an earlier moment only what a snapshot reads is wanted.
+        """
+        features = {name for name, model in self.models.items() if model.layer == "features"}
+        wanted = self.own & moment.READ_BY_SNAPSHOTS
+        if not past:
+            wanted |= {name for name in features if self.models[name].path != "shipped"}
+        strategies = self._sql_strategies()
+        for model in strategies:
+            wanted |= models.references(model, features | {"stg_events"}) & set(self.models)
+        if strategies and not self.settings.repeats_allowed:
+            wanted.add("feat_user_item")
+        if past and "satisfaction_in_force" not in moment.lasting(self.models):
+            wanted.add("stg_events")
+        self.in_tables = {model.name for model in models.ordered(self.models, wanted)} if wanted else set()
+        return wanted
+
+    def _kept(self, staging: set[str]) -> frozenset[str]:
+        """Staging models that still are those of the build's own moment."""
+        return frozenset({"stg_items", "stg_users"} if self.is_anew else staging)
+
+    def _choose_item_item(self, snapshot: arrays.Snapshot, x: Any, until: float) -> None:
         """Settle regularisation, neighbours and trend on the latest window; the snapshot follows."""
-        x = moment.interactions(self.con, snapshot.n)
         chosen, weights, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
         self.settings = chosen
         snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
@@ -415,7 +448,7 @@ class _Build:
 
     # the one transaction
 
-    def _commit(self, snapshot: arrays.Snapshot, extra: list[str], *, activate: bool) -> int:
+    def _commit(self, snapshot: arrays.Snapshot, extra: list[str], bound: dict[str, Any], *, activate: bool) -> int:
         from m6rec_udf.reweight import ensure_default_policy
 
         con = self.con
@@ -435,7 +468,7 @@ class _Build:
             )
             self._store_extra(version, extra)
             if activate:
-                self._publish_tables(snapshot)
+                self._publish_tables(snapshot, bound)
                 ensure_default_policy(con)
                 con.execute("update m6.active set model_version = ?", [version])
                 for table in ("artefacts", "extra_candidates"):
@@ -446,14 +479,32 @@ class _Build:
             raise
         return version
 
-    def _publish_tables(self, snapshot: arrays.Snapshot) -> None:
-        """The build's tables for people to read: staging, features, item models, vectors, lineage."""
+    def _is_stored(self, model: models.Model) -> bool:
+        """Features of items and those of the project's own are tables; the others views over the staged behaviour."""
+        return model.name in ("feat_item_activity", "feat_item_transitions") or model.path != "shipped"
+
+    def _publish_tables(self, snapshot: arrays.Snapshot, bound: dict[str, Any]) -> None:
+        """What a build leaves for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
-        for model in self.models.values():
-            if model.layer in ("staging", "features") and model.name not in models.LIVE:
-                con.execute(f"create or replace table m6.{model.name} as select * from {model.name}")
-                about = model.description.replace("'", "''")
-                con.execute(f"comment on table m6.{model.name} is '{about}'")
+        kinds = dict(
+            con.execute(
+                "select table_name, 'table' from duckdb_tables() "
+                "where schema_name = 'm6' and database_name = current_database() "
+                "union all select view_name, 'view' from duckdb_views() "
+                "where schema_name = 'm6' and database_name = current_database()"
+            ).fetchall()
+        )
+        layers = {n: m for n, m in self.models.items() if m.layer in ("staging", "features") and n not in models.LIVE}
+        for model in models.ordered(layers):
+            kind = "table" if model.layer == "staging" or self._is_stored(model) else "view"
+            if kinds.get(model.name, kind) != kind:
+                con.execute(f"drop {kinds[model.name]} m6.{model.name}")
+            if kind == "table":
+                con.execute(f"create or replace table m6.{model.name} as from temp.{model.name}")
+            else:
+                models.define(con, model, bound, schema="m6", names=set(layers))
+            about = model.description.replace("'", "''")
+            con.execute(f"comment on {kind} m6.{model.name} is '{about}'")
         con.execute(behaviour_view(self.models["stg_behaviour"].sql, self.models[models.IN_FORCE].sql))
         histories.write(con, self.models, self.marks[0])
         write_item_tables(con, snapshot, "m6.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
+CELLS_AT_ONCE = 4_000_000  # of sparse rows laid out side by side
 
 
 def head_items(x: sp.csr_matrix, most_items: int) -> NDArray[np.int64]:
@@ -74,9 +75,7 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
 
     gram = (x.T @ x).toarray().astype(np.float32 if x.shape[1] > 3000 else np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
-    potrf, potri = (
-        (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
-    )
+    potrf, potri = (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
     factor, _ = potrf(gram, lower=1, overwrite_a=1)
     inverse, _ = potri(factor, lower=1, overwrite_c=1)  # the lower half; zero above
     scale = -np.diag(inverse)
@@ -122,24 +121,43 @@ def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
     return out
 
 
-def top_per_row_sparse(weights: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    """The k largest weights of each row of a sparse matrix; ties go to the lower column."""
+def top_per_row_sparse(weights: sp.csr_matrix, k: int, *, decimals: int | None = None) -> sp.csr_matrix:
+    """The k largest weights of each row of a sparse matrix; ties, after rounding, go to the lower column."""
     weights = weights.tocsr()
+    values = weights.data if decimals is None else np.round(weights.data, decimals)
+    length = np.diff(weights.indptr)
     keep = np.ones(weights.nnz, bool)
-    for row in np.flatnonzero(np.diff(weights.indptr) > k):
-        a, b = weights.indptr[row], weights.indptr[row + 1]
-        values = weights.data[a:b]
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        best = values > least
-        ties = a + np.flatnonzero(values == least)
-        best[ties[np.argsort(weights.indices[ties])[: k - int(best.sum())]] - a] = True
-        keep[a:b] = best
-    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
-    out = sp.csr_matrix(
-        (weights.data[keep], (rows[keep], weights.indices[keep])), shape=weights.shape, dtype=np.float32
-    )
+    long = np.flatnonzero(length > k)
+    width = 2 ** np.ceil(np.log2(np.maximum(length[long], 1))).astype(np.int64)  # rows of a like length together
+    for wide in np.unique(width):
+        rows, at_once = long[width == wide], max(1, CELLS_AT_ONCE // int(wide))
+        for start in range(0, len(rows), at_once):
+            block = rows[start : start + at_once]
+            place = np.arange(wide)
+            is_there = place < length[block, None]
+            at = np.where(is_there, weights.indptr[block, None] + place, 0)
+            keep[at[is_there]] = _best_of_lines(np.where(is_there, values[at], -np.inf), weights.indices[at], k)[
+                is_there
+            ]
+    indptr = np.concatenate([[0], np.cumsum(keep)])[weights.indptr]
+    out = sp.csr_matrix((weights.data[keep], weights.indices[keep], indptr), shape=weights.shape)
     out.sort_indices()
     return out
+
+
+def _best_of_lines(lines: NDArray[Any], columns: NDArray[Any], k: int) -> NDArray[np.bool_]:
+    """Mask of the k largest of each line, more than k long; equal ones by the lower column."""
+    least = np.partition(lines, lines.shape[1] - k, axis=1)[:, lines.shape[1] - k, None]
+    best = lines >= least
+    surplus = np.flatnonzero(best.sum(1) > k)
+    if len(surplus):
+        above = lines[surplus] > least[surplus]
+        tied = best[surplus] & ~above
+        column = np.where(tied, columns[surplus], np.iinfo(columns.dtype).max)
+        missing = k - above.sum(1)
+        last = np.take_along_axis(np.sort(column, axis=1), missing[:, None] - 1, 1)
+        best[surplus] = above | (tied & (column <= last))
+    return best
 
 
 def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 4) -> tuple[Floats, Floats]:
