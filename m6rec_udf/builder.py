@@ -16,10 +16,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from m6rec_udf import arrays, histories, models, moment, resources, training, tuning
+from m6rec_udf import arrays, histories, learned, models, moment, resources, training, tuning
 from m6rec_udf.cells import make_cells
 from m6rec_udf.connection import behaviour_view
-from m6rec_udf.embed import content_hash, embed_texts
+from m6rec_udf.embed import content_hash, embed_texts, lists
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
 from m6rec_udf.query import one
@@ -78,6 +78,7 @@ def build(
     seed: int = 0,
     satisfaction: str | None = None,
     activate: bool = True,
+    retrain: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build a new version and put it in force, atomically.
@@ -89,6 +90,9 @@ def build(
         satisfaction: the satisfaction function, sql/satisfaction/sat_<name>.sql; default: that of the build in
             force, ``graded`` for the first one.
         activate: False stores the version without putting it in force (``recommend(..., version := n)`` reads it).
+        retrain: look back at past moments in any case. Otherwise the satisfaction model and the settings of the build
+            in force are taken over where behaviour has grown by less than 5 % since they were learned and nothing they
+            were learned from has changed; ``m6.decisions`` says so.
         progress: called with (step, done, total).
 
     Raises:
@@ -98,7 +102,9 @@ def build(
     context = context_of(con)
     work = con.cursor()
     try:
-        return _Build(work, context, seed, satisfaction, _Clock(progress)).run(as_of, activate=activate)
+        return _Build(work, context, seed, satisfaction, _Clock(progress)).run(
+            as_of, activate=activate, retrain=retrain
+        )
     finally:
         work.close()
 
@@ -112,11 +118,11 @@ class _Build:
         self.models = models.with_satisfaction(models.collect(context.project), self.satisfaction)
         self.decisions: list[tuple[str, str, str]] = []
 
-    def run(self, as_of: datetime | None, *, activate: bool) -> BuildReport:
+    def run(self, as_of: datetime | None, *, activate: bool, retrain: bool = False) -> BuildReport:
         self.as_of = as_of or self._latest()
         self.marks = self._watermarks()
         strategies = self._strategies()
-        bound = moment.parameters(self.con, self.as_of, self._positive_at())
+        bound = self.bound = moment.parameters(self.con, self.as_of, self._positive_at())
         staging = {name for name, model in self.models.items() if model.layer == "staging"}
         moment.run_models(self.con, self.models, bound, wanted=staging)
         models.check_columns(self.con, self.models[models.IN_FORCE], models.SATISFACTION_COLUMNS)
@@ -138,7 +144,11 @@ class _Build:
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
         self.own = moment.own_features(self.models)
-        past = self._past_rows()
+        basis = learned.basis(self.con, self.models, self.as_of, self.marks, len(self.log.user))
+        known = None if retrain else learned.in_force(self.con, self.settings, basis, self.models)
+        past = self._take_over(known) if known else self._past_rows()
+        if not known:
+            self.settings.learned = basis
         moment.run_models(self.con, self.models, bound, wanted=self._read_in_sql(past=False), keep=self._kept(staging))
         self._check_rows(bound)
         self.clock("features")
@@ -147,11 +157,14 @@ class _Build:
         )
         snapshot.cells = self.cells
         self.clock("item model")
-        snapshot.model = train(past, seed=self.seed)
-        self._decide_model(snapshot, past)
+        if known:
+            snapshot.model = known.model
+        else:
+            snapshot.model = train(past, seed=self.seed)
+            self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = self._extra_for_everybody(strategies, snapshot, bound)
-        version = self._commit(snapshot, extra, bound, activate=activate)
+        version = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
             version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), past.count
@@ -263,6 +276,14 @@ class _Build:
 
     # what past moments taught
 
+    def _take_over(self, known: learned.Learned) -> Examples:
+        """The settings of the version in force; nothing to learn from."""
+        self.settings = known.settings
+        self.is_anew = False
+        self._decide("satisfaction_model", "taken over", known.why)
+        self._decide_item_item(known.settings, known.why)
+        return Examples(no_rows(), no_rows())
+
     def _past_rows(self) -> Examples:
         """Training rows of the windows; the latest one is the slice that stops and calibrates."""
         until = moment.seconds(self.as_of)
@@ -293,9 +314,10 @@ class _Build:
             if impressions and at == 0:  # nobody both teaches and judges
                 judges = judges.only(judges.user % 2 == 1)
                 impressions[at] = impressions[at].only(impressions[at].user % 2 == 0)
-            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, extra=extra))
-            end = moment.seconds(windows[at][1])
-            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, among=np.unique(judges.user)))
+            users, asked = training.questions_per_window(len(starts))
+            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, most=users, extra=extra))
+            end, among = moment.seconds(windows[at][1]), np.unique(judges.user)
+            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, most=asked, among=among))
             if impressions:
                 shown.append(training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra))
             self.clock("rows of past moments")
@@ -346,6 +368,9 @@ class _Build:
         self.settings = chosen
         snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
         snapshot.item_item = moment.with_new_items(x, weights, self.text, self.items["words"])
+        self._decide_item_item(chosen, why)
+
+    def _decide_item_item(self, chosen: moment.Settings, why: str) -> None:
         self._decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
         self._decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
         self._decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")
@@ -448,13 +473,14 @@ class _Build:
 
     # the one transaction
 
-    def _commit(self, snapshot: arrays.Snapshot, extra: list[str], bound: dict[str, Any], *, activate: bool) -> int:
+    def _commit(self, snapshot: arrays.Snapshot, extra: list[str], *, activate: bool) -> int:
         from m6rec_udf.reweight import ensure_default_policy
 
         con = self.con
         con.execute("begin")
         try:
             version = int(one(con, "select coalesce(max(model_version), 0) + 1 from m6.models")[0])
+            self.settings.learned.setdefault("version", version)
             con.execute(
                 "insert into m6.models (model_version, as_of, event_seq, feedback_seq, encoder, seed, parameters) "
                 "values (?, ?, ?, ?, ?, ?, ?)",
@@ -468,7 +494,7 @@ class _Build:
             )
             self._store_extra(version, extra)
             if activate:
-                self._publish_tables(snapshot, bound)
+                self._publish_tables(snapshot)
                 ensure_default_policy(con)
                 con.execute("update m6.active set model_version = ?", [version])
                 for table in ("artefacts", "extra_candidates"):
@@ -483,7 +509,7 @@ class _Build:
         """Features of items and those of the project's own are tables; the others views over the staged behaviour."""
         return model.name in ("feat_item_activity", "feat_item_transitions") or model.path != "shipped"
 
-    def _publish_tables(self, snapshot: arrays.Snapshot, bound: dict[str, Any]) -> None:
+    def _publish_tables(self, snapshot: arrays.Snapshot) -> None:
         """What a build leaves for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
         kinds = dict(
@@ -502,13 +528,19 @@ class _Build:
             if kind == "table":
                 con.execute(f"create or replace table m6.{model.name} as from temp.{model.name}")
             else:
-                models.define(con, model, bound, schema="m6", names=set(layers))
+                models.define(con, model, self.bound, schema="m6", names=set(layers))
             about = model.description.replace("'", "''")
             con.execute(f"comment on {kind} m6.{model.name} is '{about}'")
         con.execute(behaviour_view(self.models["stg_behaviour"].sql, self.models[models.IN_FORCE].sql))
         histories.write(con, self.models, self.marks[0])
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
+        if kinds.get("item_text_vectors", "view") != "view":
+            con.execute("drop table m6.item_text_vectors")
+        con.execute(
+            "create or replace view m6.item_text_vectors as select i.item_idx, v.vector "
+            "from m6.stg_items as i inner join m6.item_vectors as v on i.item_id = v.item_id"
+        )
         con.execute("delete from m6.lineage")
         con.executemany(
             "insert into m6.lineage values (?, ?, ?, ?)",
@@ -529,20 +561,24 @@ class _Build:
             )
 
     def _write_vectors(self) -> None:
+        """Text vectors of the items; those that are there already stay as they are."""
         import pyarrow as pa
 
-        texts = [t or "" for t in self.items["texts"]]
         frame = pa.table(
             {
                 "item_id": pa.array(self.items["item_ids"], pa.string()),
-                "encoder": pa.array([self.settings.encoder] * len(texts), pa.string()),
-                "content_hash": pa.array([content_hash(t) for t in texts], pa.string()),
-                "vector": pa.array(list(self.text), pa.list_(pa.float32())),
+                "encoder": pa.array([self.settings.encoder] * len(self.text), pa.string()),
+                "content_hash": pa.array([content_hash(t or "") for t in self.items["texts"]], pa.string()),
+                "vector": lists(self.text),
             }
         )
+        keys = "using (item_id, encoder, content_hash)"
         self.con.register("m6_item_vectors", frame)
-        self.con.execute("delete from m6.item_vectors")
-        self.con.execute("insert into m6.item_vectors select * from m6_item_vectors")
+        self.con.execute(
+            "delete from m6.item_vectors where item_id in "
+            f"(select v.item_id from m6.item_vectors as v anti join m6_item_vectors as f {keys})"
+        )
+        self.con.execute(f"insert into m6.item_vectors from m6_item_vectors as f anti join m6.item_vectors as v {keys}")
         self.con.unregister("m6_item_vectors")
 
 
@@ -554,24 +590,25 @@ def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: arrays.Snapshot,
     """
     import pyarrow as pa
 
-    coo = snapshot.item_item.tocoo()
+    matrix = snapshot.item_item.tocsr()
     index = pa.array(np.arange(snapshot.n, dtype=np.int32))
-    floats = pa.list_(pa.float32())
     tables = {
         "item_neighbours": {
-            "item_idx": pa.array(coo.row.astype(np.int32)),
-            "next_item_idx": pa.array(coo.col.astype(np.int32)),
-            "weight": pa.array(coo.data),
+            "item_idx": pa.array(np.repeat(np.arange(snapshot.n, dtype=np.int32), np.diff(matrix.indptr))),
+            "next_item_idx": pa.array(matrix.indices.astype(np.int32)),
+            "weight": pa.array(matrix.data),
         },
         "item_factors": {
             "item_idx": index,
-            "factors": pa.array(list(snapshot.factors), floats),
-            "fold_in": pa.array(list(snapshot.fold_in), floats),
+            "factors": lists(snapshot.factors),
+            "fold_in": lists(snapshot.fold_in),
         },
         "item_trend": {"item_idx": index, "trend_factor": pa.array(snapshot.trend_factor)},
-        "item_text_vectors": {"item_idx": index, "vector": pa.array(list(snapshot.text), floats)},
+        "item_text_vectors": {"item_idx": index, "vector": lists(snapshot.text)},
     }
     for name, columns in tables.items():
+        if prefix and name == "item_text_vectors":  # those of m6.item_vectors, numbered
+            continue
         con.register("m6_arrays", pa.table(columns))
         kind = "table" if prefix else "temp table"
         con.execute(f"create or replace {kind} {prefix}{name} as select * from m6_arrays")

@@ -40,6 +40,8 @@ class Settings:
         trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
             computed in memory.
+        learned: from what the settings above and the satisfaction model were learned (``learned.basis``), and by
+            which version.
     """
 
     positive_at: float
@@ -54,6 +56,7 @@ class Settings:
     trend_power: float = 0.5
     trend_column: str = "trend_short"
     in_sql: list[str] = field(default_factory=list)
+    learned: dict[str, Any] = field(default_factory=dict)
 
 
 def seconds(moment: datetime) -> float:
