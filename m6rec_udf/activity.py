@@ -42,6 +42,7 @@ MOST_POSITIONS = 200
 LEAST_POSITIONS = 5
 POSITIONS = 2_500_000.0  # of all users together
 NEXT_ITEMS = 100
+PRIME = 2_147_483_647
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Pairs:
         user, item: int32 ``[p]``.
         last_at: float64 ``[p]`` seconds since 1970 of the last behaviour.
         last_days: float64 ``[p]`` its age.
+        place: int32 ``[p]`` where the last behaviour stands in the log.
     """
 
     user: np.ndarray
     item: np.ndarray
     last_at: np.ndarray
     last_days: np.ndarray
+    place: np.ndarray
 
 
 class Activity:
@@ -89,11 +92,11 @@ class Activity:
         first = np.flatnonzero(self._first(self._order))
         if not len(first):
             nothing = np.zeros(0, np.int32)
-            return Pairs(nothing, nothing, np.zeros(0), np.zeros(0))
+            return Pairs(nothing, nothing, np.zeros(0), np.zeros(0), nothing)
         keep = np.maximum.reduceat(self.log.interest[self._order], first) > 0
         last = np.append(first[1:], len(self._order))[keep] - 1
         at = self._order[last]
-        return Pairs(self.log.user[at], self.log.item[at], self.log.happened_at[at], self._age[last])
+        return Pairs(self.log.user[at], self.log.item[at], self.log.happened_at[at], self._age[last], at)
 
     def items(self, created_at: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of feat_item_activity by name, each ``[n]``; NaN for NULL.
@@ -166,9 +169,11 @@ class Activity:
         active = max(int((np.bincount(pairs.user, minlength=users) > 0).sum()), 1)
         longest = min(MOST_POSITIONS, max(LEAST_POSITIONS, POSITIONS / active))
         order = latest_first(pairs)
-        user = pairs.user[order]
-        start = np.searchsorted(user, user)
-        order = order[np.arange(len(order)) - start < np.floor(longest)]
+        user, place = pairs.user[order], np.arange(len(order))
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = user[1:] != user[:-1]
+        start = np.maximum.accumulate(np.where(is_first, place, 0)) if len(order) else place
+        order = order[place - start < np.floor(longest)]
         user, item = pairs.user[order], pairs.item[order]
         recency = 0.5 ** (pairs.last_days[order] / (0.25 * self.span_days))
         total = sp.csr_matrix((n, n))
@@ -190,10 +195,18 @@ class Activity:
 
 
 def latest_first(pairs: Pairs) -> np.ndarray:
-    """Order of the pairs by user, last behaviour first; who did several at once comes in an order of chance."""
-    prime = 2_147_483_647
-    mixed = (pairs.user.astype(np.int64) * 7919 + pairs.item.astype(np.int64) * 104_729) % prime
-    return np.lexsort((mixed * mixed % prime, -pairs.last_at, pairs.user))  # equal ones stay in the order of items
+    """Order of the pairs, user by user, last behaviour first; items of the same moment come in an order of chance."""
+    order = np.argsort(pairs.place)[::-1].copy()  # the log is sorted by user and time
+    user, at = pairs.user[order], pairs.last_at[order]
+    again = np.zeros(len(order), bool)
+    again[1:] = (user[1:] == user[:-1]) & (at[1:] == at[:-1])
+    tied = again.copy()
+    tied[:-1] |= again[1:]
+    if tied.any():
+        own = order[tied]
+        mixed = (pairs.user[own].astype(np.int64) * 7919 + pairs.item[own].astype(np.int64) * 104_729) % PRIME
+        order[tied] = own[np.lexsort((pairs.item[own], mixed * mixed % PRIME, np.cumsum(~again)[tied]))]
+    return order
 
 
 def _days_before(as_of: float, at: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
+TAIL_PAIRS = 100_000_000  # squares of history lengths, together, that cosines count: what their time goes by
+LARGE = 2_000_000  # interactions, from which two rounds of power iteration are as good as four
 CELLS_AT_ONCE = 4_000_000  # of sparse rows laid out side by side
 
 
@@ -86,9 +88,11 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
 
 
 def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
-    """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users."""
-    scaled = x @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))
-    scaled = scaled.tocsr()
+    """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users.
+
+    Of long histories a sample counts (``sampled``).
+    """
+    scaled = (sampled(x, TAIL_PAIRS) @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))).tocsr()
     transposed = scaled.T.tocsr()
     tail = np.flatnonzero(~is_head & (popularity > 1))
     blocks = []
@@ -106,6 +110,28 @@ def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np
     both = one_way.maximum(top_per_row_sparse(one_way.T.tocsr(), TAIL_NEIGHBOURS)).tocsr()
     both.eliminate_zeros()
     return both
+
+
+def sampled(x: sp.csr_matrix, most: int) -> sp.csr_matrix:
+    """The interactions with histories cut to one length where the squares of their lengths sum to more than ``most``.
+
+    Which items stay is a matter of a hash of user and item: neither the order of the rows nor what is popular.
+    """
+    length = np.diff(x.indptr).astype(np.int64)
+    if int((length * length).sum()) <= most:
+        return x
+    low, high = 1, int(length.max())  # the longest that keeps to the limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        within = int((np.minimum(length, middle) ** 2).sum()) <= most
+        low, high = (middle, high) if within else (low, middle)
+    user = np.repeat(np.arange(x.shape[0], dtype=np.uint64), length)
+    mixed = (user * np.uint64(0x9E3779B97F4A7C15)) ^ (x.indices.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    chance = (mixed >> np.uint64(40)).astype(np.float32) + 1
+    kept = top_per_row_sparse(sp.csr_matrix((chance, x.indices, x.indptr), shape=x.shape), low)
+    kept.data = np.ones(kept.nnz, np.float32)
+    return kept
 
 
 def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
@@ -160,7 +186,7 @@ def _best_of_lines(lines: NDArray[Any], columns: NDArray[Any], k: int) -> NDArra
     return best
 
 
-def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 4) -> tuple[Floats, Floats]:
+def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int) -> tuple[Floats, Floats]:
     """Item factors and fold-in factors, both ``[n_items, factors]``: score = (x F) V'.
 
     Randomised truncated SVD (Halko, Martinsson, Tropp 2011) of the user-item matrix with columns scaled by
@@ -176,7 +202,7 @@ def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 
     rng = np.random.default_rng(seed)
     q = rng.standard_normal((n, min(n, factors + 10))).astype(np.float32)
     transposed = scaled.T.tocsr()
-    for _ in range(iterations):
+    for _ in range(4 if x.nnz < LARGE else 2):
         q, _ = np.linalg.qr(transposed @ (scaled @ q))
     small = scaled @ q
     _, _, vt = np.linalg.svd(small.T @ small)
