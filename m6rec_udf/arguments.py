@@ -135,6 +135,7 @@ def _add_writing(options: dict[str, argparse.ArgumentParser]) -> None:
     options["build"].add_argument("--as-of", metavar="TIME", help="read nothing later (default: the latest event)")
     options["build"].add_argument("--seed", type=int, default=0)
     options["build"].add_argument("--satisfaction", help="satisfaction function: sql/satisfaction/sat_<name>.sql")
+    options["build"].add_argument("--retrain", action="store_true", help="learn afresh even where little has changed")
     reweight = options["reweight"]
     reweight.add_argument("file", metavar="FILE", nargs="?", help="the same as --database FILE")
     reweight.add_argument("--period", metavar="PERIOD", help="length of a calendar period in UTC (default: 1d)")

@@ -16,9 +16,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from m6rec_udf import arrays, histories, models, moment, resources, training, tuning
+from m6rec_udf import arrays, histories, learned, models, moment, resources, training, tuning
 from m6rec_udf.cells import make_cells
-from m6rec_udf.embed import content_hash, embed_texts
+from m6rec_udf.embed import content_hash, embed_texts, lists
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
 from m6rec_udf.query import one
@@ -77,6 +77,7 @@ def build(
     seed: int = 0,
     satisfaction: str | None = None,
     activate: bool = True,
+    retrain: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build a new version and put it in force, atomically.
@@ -88,6 +89,9 @@ def build(
         satisfaction: the satisfaction function, sql/satisfaction/sat_<name>.sql; default: that of the build in
             force, ``graded`` for the first one.
         activate: False stores the version without putting it in force (``recommend(..., version := n)`` reads it).
+        retrain: look back at past moments in any case. Otherwise the satisfaction model and the settings of the build
+            in force are taken over where behaviour has grown by less than 5 % since they were learned and nothing they
+            were learned from has changed; ``m6.decisions`` says so.
         progress: called with (step, done, total).
 
     Raises:
@@ -97,7 +101,9 @@ def build(
     context = context_of(con)
     work = con.cursor()
     try:
-        return _Build(work, context, seed, satisfaction, _Clock(progress)).run(as_of, activate=activate)
+        return _Build(work, context, seed, satisfaction, _Clock(progress)).run(
+            as_of, activate=activate, retrain=retrain
+        )
     finally:
         work.close()
 
@@ -111,12 +117,12 @@ class _Build:
         self.models = models.with_satisfaction(models.collect(context.project), self.satisfaction)
         self.decisions: list[tuple[str, str, str]] = []
 
-    def run(self, as_of: datetime | None, *, activate: bool) -> BuildReport:
+    def run(self, as_of: datetime | None, *, activate: bool, retrain: bool = False) -> BuildReport:
         self.con.execute("begin")  # marks, staging and log see the same rows
         self.as_of = as_of or self._latest()
         self.marks = self._watermarks()
         strategies = self._strategies()
-        bound = moment.parameters(self.con, self.as_of, self._positive_at())
+        bound = self.bound = moment.parameters(self.con, self.as_of, self._positive_at())
         staging = {name for name, model in self.models.items() if model.layer == "staging"}
         moment.run_models(self.con, self.models, bound, wanted=staging)
         models.check_columns(self.con, self.models[models.IN_FORCE], models.SATISFACTION_COLUMNS)
@@ -138,15 +144,25 @@ class _Build:
             regularisation=tuning.usual_regularisation(self.log.users),
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
-        past = self._past_rows()
-        moment.run_models(self.con, self.models, bound, keep=moment.lasting(self.models))
-        self._check_rows()
+        self.own = moment.own_features(self.models)
+        basis = learned.basis(self.con, self.models, self.as_of, self.marks, len(self.log.user))
+        known = None if retrain else learned.in_force(self.con, self.settings, basis, self.models)
+        past = self._take_over(known) if known else self._past_rows()
+        if not known:
+            self.settings.learned = basis
+        moment.run_models(self.con, self.models, bound, wanted=self._read_in_sql(past=False), keep=self._kept(staging))
+        self._check_rows(bound)
         self.clock("features")
-        snapshot = moment.read_snapshot(self.con, bound, self.items, self.text, self.settings)
+        snapshot = moment.read_snapshot(
+            self.con, bound, self.items, self.text, self.settings, self.log, own=self.own, with_tables=True
+        )
         snapshot.cells = self.cells
         self.clock("item model")
-        snapshot.model = train(past, seed=self.seed)
-        self._decide_model(snapshot, past)
+        if known:
+            snapshot.model = known.model
+        else:
+            snapshot.model = train(past, seed=self.seed)
+            self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = self._extra_for_everybody(strategies, snapshot, bound)
         version = self._commit(snapshot, extra, activate=activate)
@@ -155,10 +171,21 @@ class _Build:
             version, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), past.count
         )
 
-    def _check_rows(self) -> None:
-        """Run sql/checks/at_build/chk_*.sql over the tables of the build: any row is a failure."""
+    def _check_rows(self, bound: dict[str, Any]) -> None:
+        """Run sql/checks/at_build/chk_*.sql over the tables of the build: any row is a failure.
+
+        Checks of features run where one of them is the project's own; the shipped ones keep their grain.
+        """
+        features = {name: model for name, model in self.models.items() if model.layer == "features"}
         for path in sorted((resources.sql_root() / "checks" / "at_build").glob("*.sql")):
-            rows = self.con.execute(path.read_text(encoding="utf-8")).fetchall()
+            check = models.Model(path.stem, "checks", path.read_text(encoding="utf-8"), "shipped")
+            read = models.references(check, set(features))
+            if read and not read & self.own:
+                continue
+            for model in models.ordered(features, read):
+                if model.name not in self.in_tables:
+                    models.define(self.con, model, bound)
+            rows = self.con.execute(check.sql).fetchall()
             if rows:
                 raise CheckFailedError(
                     f"the check {path.stem} found {len(rows)} broken rows, expected none; the first: {rows[0]}",
@@ -218,12 +245,13 @@ class _Build:
         return chosen
 
     def _repeats_allowed(self) -> bool:
-        found = one(
-            self.con,
-            "with pairs as (select user_idx, item_idx, count(distinct happened_at) as times from stg_events "
-            "where is_positive group by user_idx, item_idx) select sum(times - 1) / sum(times) from pairs",
-        )[0]
-        share = float(found or 0.0)
+        log = self.log
+        order = log.by_pair[log.is_positive[log.by_pair]]
+        new = np.ones(len(order), bool)
+        new[1:] = (np.diff(log.user[order]) != 0) | (np.diff(log.item[order]) != 0)
+        another = new.copy()
+        another[1:] |= np.diff(log.happened_at[order]) != 0
+        share = 1.0 - float(new.sum()) / max(float(another.sum()), 1.0) if len(order) else 0.0
         self._decide(
             "repeats_allowed", share > 0.2, f"{share:.1%} of successes repeat an earlier one; above 20 % allows it"
         )
@@ -249,39 +277,50 @@ class _Build:
 
     # what past moments taught
 
+    def _take_over(self, known: learned.Learned) -> Examples:
+        """The settings of the version in force; nothing to learn from."""
+        self.settings = known.settings
+        self.is_anew = False
+        self._decide("satisfaction_model", "taken over", known.why)
+        self._decide_item_item(known.settings, known.why)
+        return Examples(no_rows(), no_rows())
+
     def _past_rows(self) -> Examples:
         """Training rows of the windows; the latest one is the slice that stops and calibrates."""
         until = moment.seconds(self.as_of)
         out: list[Rows] = []
         visits: list[Rows] = []
         shown: list[Rows] = []
-        lasting, read = moment.lasting(self.models), self._read_at_moments()
         starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(self.log)]
+        lasting, read = moment.lasting(self.models), self._read_in_sql(past=True)
+        self.is_anew = bool(starts and read)
         windows = list(zip(starts, [self.as_of, *starts], strict=False))
         outcomes = [self._outcomes(*window) for window in windows]
         impressions = self._impressions(windows)
         for at, when in enumerate(starts):
             bound = moment.parameters(self.con, when, self.settings.positive_at)
             moment.run_models(self.con, self.models, bound, wanted=read, keep=lasting)
+            log = self.log if "satisfaction_in_force" in lasting else moment.read_log(self.con)
             self.clock("features of past moments")
             snapshot = moment.read_snapshot(
-                self.con, bound, self.items, self.text, self.settings, with_item_item=at > 0
+                self.con, bound, self.items, self.text, self.settings, log, own=self.own, with_item_item=at > 0
             )
             snapshot.cells = self.cells
             if at == 0:
-                self._choose_item_item(snapshot, until)
+                x = moment.interactions(self.con, bound, snapshot.n, log, self.own)
+                self._choose_item_item(snapshot, x, until)
+            self.clock("item models of past moments")
             extra, seed = self._extra_at(snapshot, bound), self.seed + at
             judges = outcomes[at]
             if impressions and at == 0:  # nobody both teaches and judges
                 judges = judges.only(judges.user % 2 == 1)
                 impressions[at] = impressions[at].only(impressions[at].user % 2 == 0)
-            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, extra=extra))
-            end = moment.seconds(windows[at][1])
-            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, among=np.unique(judges.user)))
+            users, asked = training.questions_per_window(len(starts))
+            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, most=users, extra=extra))
+            end, among = moment.seconds(windows[at][1]), np.unique(judges.user)
+            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, most=asked, among=among))
             if impressions:
-                shown.append(
-                    training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra)
-                )
+                shown.append(training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra))
             self.clock("rows of past moments")
         if impressions and len(out) > 1:
             out[1], visits[1] = join([out[1], *shown]), join([visits[1], *shown])
@@ -301,19 +340,38 @@ class _Build:
             visits[latest],
         )
 
-    def _read_at_moments(self) -> set[str]:
-        """Features that snapshots, and the SQL of strategies that live there only, read."""
-        features = {name for name, model in self.models.items() if model.layer == "features"}
-        own = (models.references(model, features) & features for model in self._sql_strategies())
-        return moment.READ_BY_SNAPSHOTS.union({"stg_events"}, *own)
+    def _read_in_sql(self, *, past: bool) -> set[str]:
+        """Models to run as SQL at a moment: what is the project's own, and what strategies that live in SQL read.
 
-    def _choose_item_item(self, snapshot: arrays.Snapshot, until: float) -> None:
+        The other features are computed from the log. Of an earlier moment only what a snapshot reads is wanted.
+        """
+        features = {name for name, model in self.models.items() if model.layer == "features"}
+        wanted = self.own & moment.READ_BY_SNAPSHOTS
+        if not past:
+            wanted |= {name for name in features if self.models[name].path != "shipped"}
+        strategies = self._sql_strategies()
+        for model in strategies:
+            wanted |= models.references(model, features | {"stg_events"}) & set(self.models)
+        if strategies and not self.settings.repeats_allowed:
+            wanted.add("feat_user_item")
+        if past and "satisfaction_in_force" not in moment.lasting(self.models):
+            wanted.add("stg_events")
+        self.in_tables = {model.name for model in models.ordered(self.models, wanted)} if wanted else set()
+        return wanted
+
+    def _kept(self, staging: set[str]) -> frozenset[str]:
+        """Staging models that still are those of the build's own moment."""
+        return frozenset({"stg_items", "stg_users"} if self.is_anew else staging)
+
+    def _choose_item_item(self, snapshot: arrays.Snapshot, x: Any, until: float) -> None:
         """Settle regularisation, neighbours and trend on the latest window; the snapshot follows."""
-        x = moment.interactions(self.con, snapshot.n)
         chosen, weights, why = tuning.choose_item_item(snapshot, x, self.log, self.settings, until)
         self.settings = chosen
         snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
         snapshot.item_item = moment.with_new_items(x, weights, self.text, self.items["words"])
+        self._decide_item_item(chosen, why)
+
+    def _decide_item_item(self, chosen: moment.Settings, why: str) -> None:
         self._decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
         self._decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
         self._decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")
@@ -423,6 +481,7 @@ class _Build:
         con.execute("begin")
         try:
             version = int(one(con, "select coalesce(max(model_version), 0) + 1 from m6.models")[0])
+            self.settings.learned.setdefault("version", version)
             con.execute(
                 "insert into m6.models (model_version, as_of, event_seq, feedback_seq, encoder, seed, parameters) "
                 "values (?, ?, ?, ?, ?, ?, ?)",
@@ -447,18 +506,42 @@ class _Build:
             raise
         return version
 
+    def _is_stored(self, model: models.Model) -> bool:
+        """Features of items and those of the project's own are tables; the others views over the staged behaviour."""
+        return model.name in ("feat_item_activity", "feat_item_transitions") or model.path != "shipped"
+
     def _publish_tables(self, snapshot: arrays.Snapshot, version: int) -> None:
-        """The build's tables for people to read: staging, features, item models, vectors, lineage."""
+        """What a build leaves for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
-        for model in self.models.values():
-            if model.layer in ("staging", "features") and model.name not in models.LIVE:
-                con.execute(f"create or replace table m6.{model.name} as select * from {model.name}")
-                about = model.description.replace("'", "''")
-                con.execute(f"comment on table m6.{model.name} is '{about}'")
+        kinds = dict(
+            con.execute(
+                "select table_name, 'table' from duckdb_tables() "
+                "where schema_name = 'm6' and database_name = current_database() "
+                "union all select view_name, 'view' from duckdb_views() "
+                "where schema_name = 'm6' and database_name = current_database()"
+            ).fetchall()
+        )
+        layers = {n: m for n, m in self.models.items() if m.layer in ("staging", "features") and n not in models.LIVE}
+        for model in models.ordered(layers):
+            kind = "table" if model.layer == "staging" or self._is_stored(model) else "view"
+            if kinds.get(model.name, kind) != kind:
+                con.execute(f"drop {kinds[model.name]} m6.{model.name}")
+            if kind == "table":
+                con.execute(f"create or replace table m6.{model.name} as from temp.{model.name}")
+            else:
+                models.define(con, model, self.bound, schema="m6", names=set(layers))
+            about = model.description.replace("'", "''")
+            con.execute(f"comment on {kind} m6.{model.name} is '{about}'")
         con.execute(models.live_view("behaviour", self.models))
         histories.write(con, self.models, self.log, histories.Marks(*self.marks, self.as_of), version)
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
+        if kinds.get("item_text_vectors", "view") != "view":
+            con.execute("drop table m6.item_text_vectors")
+        con.execute(
+            "create or replace view m6.item_text_vectors as select i.item_idx, v.vector "
+            "from m6.stg_items as i inner join m6.item_vectors as v on i.item_id = v.item_id"
+        )
         con.execute("delete from m6.lineage")
         con.executemany(
             "insert into m6.lineage values (?, ?, ?, ?)",
@@ -479,20 +562,24 @@ class _Build:
             )
 
     def _write_vectors(self) -> None:
+        """Text vectors of the items; those that are there already stay as they are."""
         import pyarrow as pa
 
-        texts = [t or "" for t in self.items["texts"]]
         frame = pa.table(
             {
                 "item_id": pa.array(self.items["item_ids"], pa.string()),
-                "encoder": pa.array([self.settings.encoder] * len(texts), pa.string()),
-                "content_hash": pa.array([content_hash(t) for t in texts], pa.string()),
-                "vector": pa.array(list(self.text), pa.list_(pa.float32())),
+                "encoder": pa.array([self.settings.encoder] * len(self.text), pa.string()),
+                "content_hash": pa.array([content_hash(t or "") for t in self.items["texts"]], pa.string()),
+                "vector": lists(self.text),
             }
         )
+        keys = "using (item_id, encoder, content_hash)"
         self.con.register("m6_item_vectors", frame)
-        self.con.execute("delete from m6.item_vectors")
-        self.con.execute("insert into m6.item_vectors select * from m6_item_vectors")
+        self.con.execute(
+            "delete from m6.item_vectors where item_id in "
+            f"(select v.item_id from m6.item_vectors as v anti join m6_item_vectors as f {keys})"
+        )
+        self.con.execute(f"insert into m6.item_vectors from m6_item_vectors as f anti join m6.item_vectors as v {keys}")
         self.con.unregister("m6_item_vectors")
 
 
@@ -504,24 +591,25 @@ def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: arrays.Snapshot,
     """
     import pyarrow as pa
 
-    coo = snapshot.item_item.tocoo()
+    matrix = snapshot.item_item.tocsr()
     index = pa.array(np.arange(snapshot.n, dtype=np.int32))
-    floats = pa.list_(pa.float32())
     tables = {
         "item_neighbours": {
-            "item_idx": pa.array(coo.row.astype(np.int32)),
-            "next_item_idx": pa.array(coo.col.astype(np.int32)),
-            "weight": pa.array(coo.data),
+            "item_idx": pa.array(np.repeat(np.arange(snapshot.n, dtype=np.int32), np.diff(matrix.indptr))),
+            "next_item_idx": pa.array(matrix.indices.astype(np.int32)),
+            "weight": pa.array(matrix.data),
         },
         "item_factors": {
             "item_idx": index,
-            "factors": pa.array(list(snapshot.factors), floats),
-            "fold_in": pa.array(list(snapshot.fold_in), floats),
+            "factors": lists(snapshot.factors),
+            "fold_in": lists(snapshot.fold_in),
         },
         "item_trend": {"item_idx": index, "trend_factor": pa.array(snapshot.trend_factor)},
-        "item_text_vectors": {"item_idx": index, "vector": pa.array(list(snapshot.text), floats)},
+        "item_text_vectors": {"item_idx": index, "vector": lists(snapshot.text)},
     }
     for name, columns in tables.items():
+        if prefix and name == "item_text_vectors":  # those of m6.item_vectors, numbered
+            continue
         con.register("m6_arrays", pa.table(columns))
         kind = "table" if prefix else "temp table"
         con.execute(f"create or replace {kind} {prefix}{name} as select * from m6_arrays")

@@ -130,7 +130,12 @@ def _build(arguments: argparse.Namespace) -> None:
     as_of = parse_time(arguments.as_of) if arguments.as_of else None
     with _opened(arguments) as con, console.Progress() as progress:
         result = m6rec_udf.build(
-            con, as_of=as_of, seed=arguments.seed, satisfaction=arguments.satisfaction, progress=progress
+            con,
+            as_of=as_of,
+            seed=arguments.seed,
+            satisfaction=arguments.satisfaction,
+            retrain=arguments.retrain,
+            progress=progress,
         )
         progress.close()
         console.print_result(result, title="built")

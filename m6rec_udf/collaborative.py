@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
+TAIL_PAIRS = 100_000_000  # squares of history lengths, together, that cosines count: what their time goes by
+LARGE = 2_000_000  # interactions, from which two rounds of power iteration are as good as four
+CELLS_AT_ONCE = 4_000_000  # of sparse rows laid out side by side
 
 
 def head_items(x: sp.csr_matrix, most_items: int) -> NDArray[np.int64]:
@@ -74,9 +77,7 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
 
     gram = (x.T @ x).toarray().astype(np.float32 if x.shape[1] > 3000 else np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
-    potrf, potri = (
-        (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
-    )
+    potrf, potri = (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
     factor, _ = potrf(gram, lower=1, overwrite_a=1)
     inverse, _ = potri(factor, lower=1, overwrite_c=1)  # the lower half; zero above
     scale = -np.diag(inverse)
@@ -87,9 +88,11 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
 
 
 def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
-    """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users."""
-    scaled = x @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))
-    scaled = scaled.tocsr()
+    """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users.
+
+    Of long histories a sample counts (``sampled``).
+    """
+    scaled = (sampled(x, TAIL_PAIRS) @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))).tocsr()
     transposed = scaled.T.tocsr()
     tail = np.flatnonzero(~is_head & (popularity > 1))
     blocks = []
@@ -109,6 +112,28 @@ def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np
     return both
 
 
+def sampled(x: sp.csr_matrix, most: int) -> sp.csr_matrix:
+    """The interactions with histories cut to one length where the squares of their lengths sum to more than ``most``.
+
+    Which items stay is a matter of a hash of user and item: neither the order of the rows nor what is popular.
+    """
+    length = np.diff(x.indptr).astype(np.int64)
+    if int((length * length).sum()) <= most:
+        return x
+    low, high = 1, int(length.max())  # the longest that keeps to the limit
+    while high - low > 1:
+        middle = (low + high) // 2
+        within = int((np.minimum(length, middle) ** 2).sum()) <= most
+        low, high = (middle, high) if within else (low, middle)
+    user = np.repeat(np.arange(x.shape[0], dtype=np.uint64), length)
+    mixed = (user * np.uint64(0x9E3779B97F4A7C15)) ^ (x.indices.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F))
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    chance = (mixed >> np.uint64(40)).astype(np.float32) + 1
+    kept = top_per_row_sparse(sp.csr_matrix((chance, x.indices, x.indptr), shape=x.shape), low)
+    kept.data = np.ones(kept.nnz, np.float32)
+    return kept
+
+
 def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
     """The k largest positive weights of each row of a dense matrix."""
     n = weights.shape[1]
@@ -122,27 +147,46 @@ def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
     return out
 
 
-def top_per_row_sparse(weights: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    """The k largest weights of each row of a sparse matrix; ties go to the lower column."""
+def top_per_row_sparse(weights: sp.csr_matrix, k: int, *, decimals: int | None = None) -> sp.csr_matrix:
+    """The k largest weights of each row of a sparse matrix; ties, after rounding, go to the lower column."""
     weights = weights.tocsr()
+    values = weights.data if decimals is None else np.round(weights.data, decimals)
+    length = np.diff(weights.indptr)
     keep = np.ones(weights.nnz, bool)
-    for row in np.flatnonzero(np.diff(weights.indptr) > k):
-        a, b = weights.indptr[row], weights.indptr[row + 1]
-        values = weights.data[a:b]
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        best = values > least
-        ties = a + np.flatnonzero(values == least)
-        best[ties[np.argsort(weights.indices[ties])[: k - int(best.sum())]] - a] = True
-        keep[a:b] = best
-    rows = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
-    out = sp.csr_matrix(
-        (weights.data[keep], (rows[keep], weights.indices[keep])), shape=weights.shape, dtype=np.float32
-    )
+    long = np.flatnonzero(length > k)
+    width = 2 ** np.ceil(np.log2(np.maximum(length[long], 1))).astype(np.int64)  # rows of a like length together
+    for wide in np.unique(width):
+        rows, at_once = long[width == wide], max(1, CELLS_AT_ONCE // int(wide))
+        for start in range(0, len(rows), at_once):
+            block = rows[start : start + at_once]
+            place = np.arange(wide)
+            is_there = place < length[block, None]
+            at = np.where(is_there, weights.indptr[block, None] + place, 0)
+            keep[at[is_there]] = _best_of_lines(np.where(is_there, values[at], -np.inf), weights.indices[at], k)[
+                is_there
+            ]
+    indptr = np.concatenate([[0], np.cumsum(keep)])[weights.indptr]
+    out = sp.csr_matrix((weights.data[keep], weights.indices[keep], indptr), shape=weights.shape)
     out.sort_indices()
     return out
 
 
-def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 4) -> tuple[Floats, Floats]:
+def _best_of_lines(lines: NDArray[Any], columns: NDArray[Any], k: int) -> NDArray[np.bool_]:
+    """Mask of the k largest of each line, more than k long; equal ones by the lower column."""
+    least = np.partition(lines, lines.shape[1] - k, axis=1)[:, lines.shape[1] - k, None]
+    best = lines >= least
+    surplus = np.flatnonzero(best.sum(1) > k)
+    if len(surplus):
+        above = lines[surplus] > least[surplus]
+        tied = best[surplus] & ~above
+        column = np.where(tied, columns[surplus], np.iinfo(columns.dtype).max)
+        missing = k - above.sum(1)
+        last = np.take_along_axis(np.sort(column, axis=1), missing[:, None] - 1, 1)
+        best[surplus] = above | (tied & (column <= last))
+    return best
+
+
+def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int) -> tuple[Floats, Floats]:
     """Item factors and fold-in factors, both ``[n_items, factors]``: score = (x F) V'.
 
     Randomised truncated SVD (Halko, Martinsson, Tropp 2011) of the user-item matrix with columns scaled by
@@ -158,7 +202,7 @@ def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int, iterations: int = 
     rng = np.random.default_rng(seed)
     q = rng.standard_normal((n, min(n, factors + 10))).astype(np.float32)
     transposed = scaled.T.tocsr()
-    for _ in range(iterations):
+    for _ in range(4 if x.nnz < LARGE else 2):
         q, _ = np.linalg.qr(transposed @ (scaled @ q))
     small = scaled @ q
     _, _, vt = np.linalg.svd(small.T @ small)

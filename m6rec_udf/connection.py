@@ -182,7 +182,11 @@ def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
         bound = {"as_of": datetime(1, 1, 1), "span_days": 1.0, "positive_at": 0.75}
         shipped = models.with_satisfaction(models.collect(), "graded")
         for model in models.ordered({n: m for n, m in shipped.items() if m.layer in ("staging", "features")}):
-            is_there = "select 1 from duckdb_tables() where schema_name = 'm6' and table_name = ?"
+            is_there = (
+                "select 1 from (select schema_name, table_name from duckdb_tables() "
+                "union all select schema_name, view_name from duckdb_views()) "
+                "where schema_name = 'm6' and table_name = ? limit 1"
+            )
             if one(cursor, is_there, [model.name])[0] is None:
                 models.run(cursor, model, bound, temporary=model.name in models.LIVE)
     finally:

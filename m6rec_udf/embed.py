@@ -160,36 +160,56 @@ def embed_texts(
     first (fixed batches, little padding), and kept there if ``keep`` (queries and behaviour
     texts are personal: not kept).
     """
-    import pyarrow as pa
-
     hashes = [content_hash(text) for text in texts]
     text_of = dict(zip(hashes, texts, strict=True))
+    place = {digest: at for at, digest in enumerate(text_of)}
     query = "select content_hash, vector from m6.text_vectors where encoder = ?"
     given: list[Any] = [encoder.name]
     if len(text_of) < 1000:
         query += " and content_hash in (select unnest(?))"
         given.append(list(text_of))
-    known = dict(con.execute(query, given).fetchall())
-    new = sorted((h for h in text_of if h not in known), key=lambda h: (len(text_of[h]), text_of[h]))
+    stored = con.sql(query, params=given).to_arrow_table()
+    at = np.asarray([place.get(digest, -1) for digest in stored["content_hash"].to_pylist()], np.int64)
+    known = _rows(stored["vector"].combine_chunks())[at >= 0]
+    at = at[at >= 0]
+    is_known = np.zeros(len(place), bool)
+    is_known[at] = True
+    new = sorted((h for h in text_of if not is_known[place[h]]), key=lambda h: (len(text_of[h]), text_of[h]))
+    made: list[Floats] = []
     for start in range(0, len(new), 16 * BATCH_TEXTS):
         chunk = new[start : start + 16 * BATCH_TEXTS]
-        vectors = encoder.encode([text_of[h] for h in chunk])
-        known.update(zip(chunk, vectors, strict=True))
-        if not keep:
-            continue
-        table = pa.table(
-            {
-                "encoder": pa.array([encoder.name] * len(chunk)),
-                "content_hash": pa.array(chunk),
-                "vector": pa.array(list(vectors), pa.list_(pa.float32())),
-            }
-        )
-        con.register("m6_new_vectors", table)
-        con.execute("insert into m6.text_vectors select * from m6_new_vectors on conflict do nothing")
-        con.unregister("m6_new_vectors")
-        if progress is not None:
-            progress("embed", min(start + len(chunk), len(new)), len(new))
+        made.append(encoder.encode([text_of[h] for h in chunk]))
+        if keep:
+            _keep(con, encoder.name, chunk, made[-1])
+            if progress is not None:
+                progress("embed", min(start + len(chunk), len(new)), len(new))
     if not hashes:
         return np.zeros((0, 1), np.float32), 0
-    out = np.asarray([known[h] for h in hashes], np.float32)
-    return out, len(new)
+    vectors = np.concatenate([known, *made]) if len(known) else np.concatenate(made)
+    row = np.empty(len(place), np.int64)
+    row[np.concatenate([at, np.asarray([place[h] for h in new], np.int64)])] = np.arange(len(vectors))
+    return np.ascontiguousarray(vectors[row[[place[h] for h in hashes]]], np.float32), len(new)
+
+
+def _keep(con: duckdb.DuckDBPyConnection, encoder: str, hashes: list[str], vectors: Floats) -> None:
+    """Store new vectors in ``m6.text_vectors``."""
+    import pyarrow as pa
+
+    columns = {"encoder": pa.array([encoder] * len(hashes)), "content_hash": pa.array(hashes), "vector": lists(vectors)}
+    con.register("m6_new_vectors", pa.table(columns))
+    con.execute("insert into m6.text_vectors select * from m6_new_vectors on conflict do nothing")
+    con.unregister("m6_new_vectors")
+
+
+def lists(vectors: Floats) -> Any:
+    """The rows of ``[n, d]`` as an Arrow array of lists of floats."""
+    import pyarrow as pa
+
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(vectors) + 1, dtype=np.int32) * vectors.shape[1]), flat)
+
+
+def _rows(column: Any) -> Floats:
+    """An Arrow array of equally long lists as float32 ``[n, d]``."""
+    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
+    return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 1)

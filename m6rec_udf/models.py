@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import graphlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,40 @@ def run(con: duckdb.DuckDBPyConnection, model: Model, parameters: dict[str, Any]
             f"SQL model {model.name} ({model.path}) failed: {error}\n--- SQL ---\n{model.sql}",
             "run its CTEs one by one with `m6rec sql`",
         ) from error
+
+
+def define(
+    con: duckdb.DuckDBPyConnection,
+    model: Model,
+    parameters: dict[str, Any],
+    *,
+    schema: str = "",
+    names: Iterable[str] = (),
+) -> None:
+    """One model as a view bound to a moment: a temporary one, or one of a schema over its tables ``names``.
+
+    Raises ModelSqlError: with the model's name, the database's message and the SQL.
+    """
+    sql = model.sql
+    for name in parameter_names(sql):
+        sql = re.sub(rf"\${name}\b", _literal(parameters[name]), sql)
+    for name in sorted(references(model, set(names))) if schema else ():
+        sql = re.sub(rf"\b(from|join)(\s+){name}\b", rf"\1\2{schema}.{name}", sql)
+    kind, name = ("view", f"{schema}.{model.name}") if schema else ("temp view", model.name)
+    try:
+        con.execute(f"create or replace {kind} {name} as\n{sql}")
+    except duckdb.Error as error:
+        raise ModelSqlError(
+            f"SQL model {model.name} ({model.path}) failed: {error}\n--- SQL ---\n{sql}",
+            "run its CTEs one by one with `m6rec sql`",
+        ) from error
+
+
+def _literal(value: Any) -> str:
+    """A moment or a number in SQL, to the last bit."""
+    if isinstance(value, datetime):
+        return f"timestamp '{value.isoformat(sep=' ')}'"
+    return f"cast('{float(value)!r}' as double)"
 
 
 def check_columns(con: duckdb.DuckDBPyConnection, model: Model, expected: tuple[str, ...] = CANDIDATE_COLUMNS) -> None:

@@ -1,9 +1,10 @@
-"""The data as of one moment: run the SQL models, read their tables into a snapshot."""
+"""The data as of one moment: the log in memory and what the SQL models say, as a snapshot."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import duckdb
@@ -11,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from m6rec_udf import collaborative, models, new_items
+from m6rec_udf.activity import Activity, activity_table, transitions_table
 from m6rec_udf.arrays import ITEM_COLUMNS, Snapshot
 from m6rec_udf.history import Behaviour
 from m6rec_udf.query import one
@@ -18,6 +20,7 @@ from m6rec_udf.query import one
 FACTORS = 64
 READ_BY_SNAPSHOTS = {"feat_item_activity", "feat_item_transitions", "feat_segment_item", "feat_user_item"}
 CLOSED_FORM_ITEMS = 6000
+SEGMENT_ITEMS = 500
 
 
 @dataclass
@@ -37,6 +40,8 @@ class Settings:
         trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
             computed in memory.
+        learned: from what the settings above and the satisfaction model were learned (``learned.basis``), and by
+            which version.
     """
 
     positive_at: float
@@ -51,6 +56,7 @@ class Settings:
     trend_power: float = 0.5
     trend_column: str = "trend_short"
     in_sql: list[str] = field(default_factory=list)
+    learned: dict[str, Any] = field(default_factory=dict)
 
 
 def seconds(moment: datetime) -> float:
@@ -87,11 +93,22 @@ def run_models(
 ) -> None:
     """Run staging and features as temp tables of this connection; those in ``keep`` stay as they are.
 
-    ``wanted``: only these and what they read.
+    Shipped models of single behaviours (``LIVE``) become views: they are read once or twice, and are as large as the
+    log. ``wanted``: only these and what they read.
     """
     for model in models.ordered({n: m for n, m in found.items() if m.layer in ("staging", "features")}, wanted):
-        if model.name not in keep:
+        if model.name in keep:
+            continue
+        if model.name in models.LIVE and model.path == "shipped":
+            models.define(con, model, bound)
+        else:
             models.run(con, model, bound, temporary=True)
+
+
+def own_features(found: dict[str, models.Model]) -> set[str]:
+    """Features that SQL has to answer: a model of the project's own, and shipped ones that read one."""
+    features = {name: model for name, model in found.items() if model.layer == "features"}
+    return {name for name in features if any(model.path != "shipped" for model in models.ordered(features, {name}))}
 
 
 def lasting(found: dict[str, models.Model]) -> frozenset[str]:
@@ -116,13 +133,19 @@ def _codes(values: list[Any]) -> np.ndarray:
 
 
 def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The rows of stg_items as columns, and ``words``, the word vectors of their texts."""
+    """The rows of stg_items as columns, and ``words``, the word vectors of their texts.
+
+    ``created_at`` is in seconds since 1970, it and ``price`` are NaN where there is none.
+    """
     rows = con.execute(
-        "select item_id, title, domain, category, brand, created_at, item_text from stg_items order by item_idx"
+        "select item_id, title, domain, category, brand, epoch(created_at), price, item_text "
+        "from stg_items order by item_idx"
     ).fetchall()
-    names = ("item_ids", "titles", "domains", "categories", "brands", "created_at", "texts")
+    names = ("item_ids", "titles", "domains", "categories", "brands", "created_at", "price", "texts")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     found: dict[str, Any] = {name: list(column) for name, column in zip(names, columns, strict=True)}
+    for name in ("created_at", "price"):
+        found[name] = np.asarray([np.nan if value is None else value for value in found[name]], np.float64)
     found["words"] = new_items.word_vectors([text or "" for text in found["texts"]], seed=0)
     return found
 
@@ -133,36 +156,57 @@ def read_snapshot(
     items: dict[str, Any],
     text: np.ndarray,
     chosen: Settings,
+    log: Log,
     *,
+    own: set[str] = frozenset(),  # type: ignore[assignment]
     with_item_item: bool = True,
+    with_tables: bool = False,
 ) -> Snapshot:
-    """Arrays of the temp tables of ``run_models``; learns the item-item weights and factors.
+    """Arrays of a moment; learns the item-item weights and factors.
 
-    ``with_item_item=False`` leaves the item-item weights empty: their settings are not chosen yet.
+    Args:
+        log: the behaviour; what came later is not read.
+        own: features to be read from the temp tables of ``run_models``, as the project has SQL of its own for them;
+            the others are computed from the log.
+        with_item_item: False leaves the item-item weights empty: their settings are not chosen yet.
+        with_tables: also write feat_item_activity and feat_item_transitions as temp tables.
     """
-    n = len(items["item_ids"])
-    table = con.execute(f"select {', '.join(ITEM_COLUMNS)} from feat_item_activity order by item_idx").fetchnumpy()
-    item = np.column_stack(
-        [np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS]
-    ).astype(np.float32)
-    domains = sorted(set(items["domains"]))
-    segments = [r[0] for r in con.execute("select distinct segment from feat_segment_item order by 1").fetchall()]
-    x = interactions(con, n)
+    n, as_of = len(items["item_ids"]), seconds(bound["as_of"])
+    activity = Activity(log, as_of, bound["span_days"], n)
+    if "feat_item_activity" in own:
+        table = con.execute(f"select {', '.join(ITEM_COLUMNS)} from feat_item_activity order by item_idx").fetchnumpy()
+    else:
+        table = activity.items(items["created_at"]) | {"price": items["price"]}
+        if with_tables:
+            _write(con, "feat_item_activity", activity_table(table, items))
+    item = np.column_stack([np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS]).astype(
+        np.float32
+    )
+    pairs = activity.pairs()
+    if "feat_item_transitions" in own:
+        transitions = _transitions(con, n)
+    else:
+        steps = activity.transitions(pairs, log.users)
+        if with_tables:
+            _write(con, "feat_item_transitions", transitions_table(steps))
+        transitions = steps.astype(np.float32)
+        del steps
+    segments, segment_trend = _segment_trend(con, activity, own)
+    x = _matrix(con, n) if "feat_user_item" in own else _ones(pairs.user, pairs.item, n)
     item_item = sp.csr_matrix((n, n), dtype=np.float32)
     if with_item_item:
         item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
     factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
-    as_of = bound["as_of"]
     return Snapshot(
         settings={
-            "as_of": seconds(as_of),
+            "as_of": as_of,
             "span_days": bound["span_days"],
             "positive_at": chosen.positive_at,
             "repeats_allowed": chosen.repeats_allowed,
             "strategies": chosen.strategies,
             "in_sql": chosen.in_sql,
             "encoder": chosen.encoder,
-            "domains": domains,
+            "domains": sorted(set(items["domains"])),
             "segments": segments,
             "trend_power": chosen.trend_power,
             "trend_column": chosen.trend_column,
@@ -173,14 +217,20 @@ def read_snapshot(
         domain=_codes(items["domains"]),
         category=_codes(items["categories"]),
         brand=_codes(items["brands"]),
-        is_known=np.asarray([c is None or c <= as_of for c in items["created_at"]], bool),
-        transitions=_transitions(con, n),
+        is_known=~(items["created_at"] > as_of),
+        transitions=transitions,
         item_item=item_item,
         factors=factors,
         fold_in=fold_in,
         text=text,
-        segment_trend=_segment_trend(con, n, segments),
+        segment_trend=segment_trend,
     )
+
+
+def _write(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
+    con.register("m6_features", table)
+    con.execute(f"create or replace temp table {name} as from m6_features")
+    con.unregister("m6_features")
 
 
 def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
@@ -200,14 +250,28 @@ def with_new_items(x: sp.csr_matrix, weights: sp.csr_matrix, text: np.ndarray, w
     return new_items.with_new_items(weights, text, words, popularity, most_items=CLOSED_FORM_ITEMS)
 
 
-def interactions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
-    """1 for every (user, item) pair with positive interest, CSR ``[users, n]``."""
+def interactions(
+    con: duckdb.DuckDBPyConnection, bound: dict[str, Any], n: int, log: Log, own: set[str]
+) -> sp.csr_matrix:
+    """1 for every (user, item) pair with positive interest up to a moment, CSR ``[users, n]``."""
+    if "feat_user_item" in own:
+        return _matrix(con, n)
+    pairs = Activity(log, seconds(bound["as_of"]), bound["span_days"], n).pairs()
+    return _ones(pairs.user, pairs.item, n)
+
+
+def _ones(user: np.ndarray, item: np.ndarray, n: int) -> sp.csr_matrix:
+    """CSR ``[users, n]`` of pairs sorted by user and item."""
+    users = int(user[-1]) + 1 if len(user) else 1
+    start = np.searchsorted(user, np.arange(users + 1)).astype(np.int32)
+    return sp.csr_matrix((np.ones(len(user), np.float32), item.astype(np.int32), start), shape=(users, n))
+
+
+def _matrix(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
     pairs = con.execute(
         "select user_idx, item_idx from feat_user_item where interest > 0 order by user_idx, item_idx"
     ).fetchnumpy()
-    users = int(pairs["user_idx"].max()) + 1 if len(pairs["user_idx"]) else 1
-    ones = np.ones(len(pairs["user_idx"]), np.float32)
-    return sp.csr_matrix((ones, (pairs["user_idx"], pairs["item_idx"])), shape=(users, n))
+    return _ones(pairs["user_idx"], pairs["item_idx"], n)
 
 
 def _transitions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
@@ -219,60 +283,82 @@ def _transitions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
     )
 
 
-def _segment_trend(con: duckdb.DuckDBPyConnection, n: int, segments: list[str]) -> sp.csr_matrix:
-    rows = con.execute(
-        "select segment, item_idx, trend from feat_segment_item "
-        "qualify row_number() over (partition by segment order by round(trend, 5) desc, item_idx) <= 500 "
-        "order by segment, item_idx"
-    ).fetchnumpy()
-    code = {name: at for at, name in enumerate(segments)}
-    at = np.asarray([code[s] for s in rows["segment"]], np.int64)
-    return sp.csr_matrix((rows["trend"].astype(np.float32), (at, rows["item_idx"])), shape=(max(len(segments), 1), n))
+def _segment_trend(
+    con: duckdb.DuckDBPyConnection, activity: Activity, own: set[str]
+) -> tuple[list[str], sp.csr_matrix]:
+    """Segments with behaviour, and the trends of the 500 best items of each, CSR ``[segments, n]``."""
+    if "feat_segment_item" in own:
+        rows = con.execute("from feat_segment_item order by segment, item_idx").fetchnumpy()
+        names, code = np.unique(rows["segment"].astype(str), return_inverse=True)
+        parts = (rows["trend"].astype(np.float64), (code, rows["item_idx"]))
+        trend = sp.csr_matrix(parts, shape=(max(len(names), 1), activity.n))
+    else:
+        names, code = np.unique(activity.log.segment.astype(str), return_inverse=True)
+        trend = activity.segment_trend(np.where(names[code] == "*", -1, code), len(names))
+        some = np.diff(trend.indptr) > 0
+        names, trend = (names[some], trend[some]) if some.any() else (names[:0], trend[:1])
+    best = collaborative.top_per_row_sparse(trend, SEGMENT_ITEMS, decimals=5)
+    return names.tolist(), best.astype(np.float32)
 
 
 @dataclass
 class Log:
-    """Every behaviour of the build, sorted by user and time, integer-coded."""
+    """Every behaviour of the build, integer-coded, sorted by user, time and what it was.
+
+    Attributes:
+        user, item: int32 ``[e]``.
+        interest, satisfaction: float32 ``[e]``.
+        happened_at: float64 ``[e]``, seconds since 1970.
+        segment: name per user.
+        is_positive: bool ``[e]``, a success.
+    """
 
     user: np.ndarray
     item: np.ndarray
     interest: np.ndarray
     satisfaction: np.ndarray
     happened_at: np.ndarray
-    segment: np.ndarray  # per user, name
+    segment: np.ndarray
+    is_positive: np.ndarray
 
     @property
     def users(self) -> int:
         """Number of users."""
         return len(self.segment)
 
+    @cached_property
+    def by_pair(self) -> np.ndarray:
+        """Order by (user, item), time inside, int32 ``[e]``."""
+        items = int(self.item.max(initial=0)) + 1
+        key = self.user.astype(np.int64) * items + self.item
+        return np.argsort(key, kind="stable").astype(np.int32)
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """Where the behaviour of each user starts, and the end; int64 ``[users + 1]``."""
+        return np.searchsorted(self.user, np.arange(self.users + 1, dtype=np.int32))
+
+    def _span(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the behaviour of some users starts and ends; nowhere for -1, an unknown user."""
+        known = users >= 0
+        at = np.where(known, users, 0)
+        start = self._first[at]
+        return start, np.where(known, self._first[np.minimum(at + 1, self.users)], start)
+
     def behaviour(self, users: np.ndarray, until: float, segments: list[str]) -> Behaviour:
-        """Behaviour of some users up to a moment, in the order of ``users`` (ascending user_idx)."""
-        position = np.full(self.users, -1)
-        position[users] = np.arange(len(users))
-        keep = (position[self.user] >= 0) & (self.happened_at <= until)
-        code = {name: at for at, name in enumerate(segments)}
-        return Behaviour(
-            len(users),
-            position[self.user[keep]],
-            self.item[keep],
-            self.interest[keep],
-            self.satisfaction[keep],
-            self.happened_at[keep],
-            np.asarray([code.get(s, -1) for s in self.segment[users]], np.int64),
-        )
+        """Behaviour of some users up to a moment, in the order of ``users``."""
+        return self.before(users, np.full(len(users), np.nextafter(until, np.inf)), segments)
 
     def positions(self, users: np.ndarray, moments: Any) -> np.ndarray:
         """Position of each user's first behaviour at or after a moment, int64 ``[users]``; -1 is an unknown user."""
-        start = np.searchsorted(self.user, users, side="left")
-        stop = np.searchsorted(self.user, users, side="right")
+        start, stop = self._span(users)
         moments = np.broadcast_to(moments, len(users))
         found = (a + np.searchsorted(self.happened_at[a:b], m) for a, b, m in zip(start, stop, moments, strict=True))
         return np.fromiter(found, np.int64, len(users))
 
     def before(self, users: np.ndarray, moments: np.ndarray, segments: list[str]) -> Behaviour:
         """Behaviour of each user before a moment of its own; a user may come more than once, -1 is an unknown one."""
-        start = np.searchsorted(self.user, users, side="left")
+        start, _ = self._span(users)
         length = self.positions(users, moments) - start
         at = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
         code = {name: at for at, name in enumerate(segments)}
@@ -291,15 +377,25 @@ class Log:
 def read_log(con: duckdb.DuckDBPyConnection) -> Log:
     """The temp table stg_events as arrays."""
     rows = con.execute(
-        "select user_idx, item_idx, interest, satisfaction, epoch(happened_at) as happened_at from stg_events "
-        "order by user_idx, happened_at, item_idx, interest, satisfaction"
+        "select user_idx, item_idx, interest, satisfaction, epoch(happened_at) as happened_at, is_positive "
+        "from stg_events"
     ).fetchnumpy()
+    kinds: dict[str, Any] = {"user_idx": np.int32, "item_idx": np.int32, "interest": np.float32}
+    kinds |= {"satisfaction": np.float32, "happened_at": np.float64, "is_positive": np.bool_}
+    columns = [np.asarray(rows.pop(name), kind) for name, kind in kinds.items()]
+    if not _is_ascending(*(columns[at] for at in (0, 4, 1, 2, 3))):
+        order = np.lexsort([columns[at] for at in (3, 2, 1, 4, 0)])
+        columns = [column[order] for column in columns]
     segment = con.execute("select segment from stg_users order by user_idx").fetchnumpy()["segment"]
-    return Log(
-        rows["user_idx"].astype(np.int64),
-        rows["item_idx"].astype(np.int64),
-        rows["interest"].astype(np.float64),
-        rows["satisfaction"].astype(np.float64),
-        rows["happened_at"].astype(np.float64),
-        np.asarray(segment, object),
-    )
+    user, item, interest, satisfaction, happened_at, is_positive = columns
+    return Log(user, item, interest, satisfaction, happened_at, np.asarray(segment, object), is_positive)
+
+
+def _is_ascending(*columns: np.ndarray) -> bool:
+    """Whether rows are in the order of the columns, the first one first."""
+    tied = np.ones(max(len(columns[0]) - 1, 0), bool)
+    for column in columns:
+        if (tied & (column[1:] < column[:-1])).any():
+            return False
+        tied &= column[1:] == column[:-1]
+    return True

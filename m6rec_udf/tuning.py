@@ -21,6 +21,7 @@ NEIGHBOURS = (100, 400)
 TAIL_WEIGHTS = (0.3, 0.1, 0.03)
 USERS = 600
 LEAST_USERS = 20
+CHOICE_ITEMS = 2500  # most popular ones, on which regularisation and neighbours are chosen
 DEPTH = 20
 
 
@@ -35,7 +36,7 @@ def choose_item_item(
     """Regularisation, neighbours, weight of the tail and trend of item-item, by what users did in (as_of, until].
 
     Each variant ranks the unseen items of users active in the window; the best mean NDCG@20 wins, the first of equals.
-    Regularisation and neighbours are chosen among the items of the closed form, tail and trend over all items.
+    Regularisation and neighbours are chosen among the most popular items, tail and trend over all items.
     ``x``: interactions up to as_of, CSR ``[users, n]``. Returns the settings, the weights of ``item_item_weights`` with
     them, and the figures in words.
     """
@@ -63,8 +64,11 @@ def choose_item_item(
 def _choose_closed_form(
     snapshot: Snapshot, x: sp.csr_matrix, log: Log, settings: Settings, users: np.ndarray, until: float
 ) -> tuple[Settings, str]:
-    """Regularisation and neighbours, with the trend that suits each best."""
-    head = head_items(x, CLOSED_FORM_ITEMS)
+    """Regularisation and neighbours, with the trend that suits each best.
+
+    They are chosen among the most popular items: three solves of the whole closed form would take longer than all else.
+    """
+    head = head_items(x, CHOICE_ITEMS)
     history, open_, wanted = _problem(snapshot, log, users, head, until)
     factors = [_factor(snapshot, trend)[head] for trend in _TRENDS]
     found: dict[tuple[float, int], float] = {}

@@ -1,16 +1,21 @@
 -- one row per (item, next item): co-visitation with direction, distance and time decay, 100 best per item
---   over each user's latest 200 items; where users are many, over so many of each that there are some four million,
---   at least 20
+--   over each user's latest 200 items; where users are many, over so many of each that there are some 2.5 million,
+--   at least 5; items of the same moment come in an order of chance
 with
 
 pairs as (
-    select user_idx, item_idx, last_at, last_days
+    select
+        user_idx,
+        item_idx,
+        last_at,
+        last_days,
+        (cast(user_idx as bigint) * 7919 + item_idx * 104729) % 2147483647 as mixed
     from feat_user_item
     where interest > 0
 ),
 
 longest as (
-    select least(200.0, greatest(20.0, 4000000.0 / count(*))) as positions
+    select least(200.0, greatest(5.0, 2500000.0 / count(*))) as positions
     from (select distinct user_idx from pairs) as users
 ),
 
@@ -19,7 +24,10 @@ ordered as (
         user_idx,
         item_idx,
         pow(0.5, last_days / (0.25 * $span_days)) as recency,
-        row_number() over (partition by user_idx order by last_at desc, hash(user_idx, item_idx), item_idx) as position
+        row_number() over (
+            partition by user_idx
+            order by last_at desc, (mixed * mixed) % 2147483647, item_idx
+        ) as position
     from pairs
 ),
 

@@ -1,4 +1,4 @@
--- one row per behaviour up to $as_of, keyed by integers: what every feature reads
+-- one row per behaviour up to $as_of, keyed by integers, sorted by user and time: what every feature reads
 with
 
 behaviour as (select * from satisfaction_in_force),
@@ -24,3 +24,4 @@ keyed as (
 )
 
 select * from keyed
+order by user_idx, happened_at, item_idx, interest, satisfaction, event_type

@@ -115,7 +115,10 @@ def test_a_list_longer_than_the_catalogue_holds_every_item_once(world):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_same_question_twice_gets_the_same_answer(world, strategy):
     users = world.some_users(2, 10)
-    assert world.in_sql(strategy, users) == world.in_sql(strategy, users[::-1])
+    first, second = (world.in_sql(strategy, asked) for asked in (users, users[::-1]))
+    assert first.keys() == second.keys()
+    for user, listed in first.items():  # the last bits of a sum depend on the order of its rows
+        assert listed == pytest.approx(second[user], rel=1e-9, abs=1e-12)
     if strategy != "social":
         first, second = (world.in_memory(users)[1] for _ in range(2))
         for name in ("row", "item", "supporters"):

@@ -93,7 +93,8 @@ def test_history_before_a_moment_against_brute_force():
     user = np.sort(rng.integers(0, 5, 60))
     when = rng.integers(0, 20, 60).astype(float)
     order = np.lexsort((when, user))
-    log = moment.Log(user, np.arange(60), np.ones(60), np.ones(60), when[order], np.array(["a", "b", "a", "c", "a"]))
+    segment = np.array(["a", "b", "a", "c", "a"])
+    log = moment.Log(user, np.arange(60), np.ones(60), np.ones(60), when[order], segment, np.ones(60, bool))
     asked, moments = np.array([3, -1, 0, 3, 4]), np.array([10.0, 10.0, 5.0, 3.0, 99.0])
     found = log.before(asked, moments, ["a", "b"])
     for at, (who, until) in enumerate(zip(asked, moments, strict=True)):

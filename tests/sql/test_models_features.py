@@ -141,7 +141,7 @@ def test_where_users_are_many_only_their_latest_items_count():
     con = given([("u", f"i{n}", "view", 20 - n) for n in range(10)] + [("v", "i0", "view", 1), ("v", "i9", "view", 2)])
     run(con, "feat_user_item")
     model = models.collect()["feat_item_transitions"]
-    few = replace(model, sql=model.sql.replace("20.0, 4000000.0", "1.0, 6.0"))  # 6 of them for 2 users: 3 each
+    few = replace(model, sql=model.sql.replace("5.0, 2500000.0", "1.0, 6.0"))  # 6 of them for 2 users: 3 each
     models.run(con, few, BOUND, temporary=True)
     pairs = {frozenset(pair) for pair in rows(con, "select item_idx, next_item_idx from feat_item_transitions")}
     assert pairs == {frozenset(pair) for pair in ((7, 8), (8, 9), (7, 9), (0, 9))}

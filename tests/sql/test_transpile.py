@@ -23,12 +23,11 @@ ALLOWED = {
     "median", "min", "ntile", "nullif", "power", "replace", "round", "row_number", "split", "sqrt", "sum", "trim",
     "unnest",
 }  # fmt: skip
-# functions Spark does not have (or, hash, has with other values), by model: each needs an override there
+# functions Spark does not have, by model: each needs an override there
 OWN = {
     "m6_user_vector": {"cand_semantic"},
     "m6_weighted_sum": {"cand_matrix_factorization"},
     "list_inner_product": {"cand_semantic", "cand_matrix_factorization"},
-    "hash": {"feat_item_transitions"},
 }
 # list(... order by ...): sqlglot drops the order; both lists of a model are ordered alike, so on Spark the pairs must
 # be gathered as one list of structs by a named override

@@ -16,7 +16,9 @@ GRADED = {"stg_actions", "stg_behaviour", "satisfaction_in_force"}
 
 def log_of(events: int) -> Log:
     nothing = np.zeros(events, np.int64)
-    return Log(nothing, nothing, nothing, nothing, np.arange(events, dtype=np.float64), np.asarray(["*"], object))
+    return Log(
+        *[nothing] * 4, np.arange(events, dtype=np.float64), np.asarray(["*"], object), np.zeros(events, bool)
+    )
 
 
 @pytest.mark.parametrize(("events", "windows"), [(40, 0), (1000, 7), (400_000, 4), (3_000_000, 2)])

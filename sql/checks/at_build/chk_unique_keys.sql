@@ -1,16 +1,10 @@
--- one row per broken key: a model with two rows for what should be one, or a key that is null
+-- one row per broken key: a staging model with two rows for what should be one, or a key that is null
 with
 
 keys as (
     select 'stg_items' as model, cast(item_idx as varchar) as key from stg_items
     union all
     select 'stg_users' as model, cast(user_idx as varchar) as key from stg_users
-    union all
-    select 'feat_item_activity' as model, cast(item_idx as varchar) as key from feat_item_activity
-    union all
-    select 'feat_user_activity' as model, cast(user_idx as varchar) as key from feat_user_activity
-    union all
-    select 'feat_user_item' as model, user_idx || ',' || item_idx as key from feat_user_item
 ),
 
 broken as (
