@@ -532,7 +532,7 @@ class _Build:
                 models.define(con, model, self.bound, schema="m6", names=set(layers))
             about = model.description.replace("'", "''")
             con.execute(f"comment on {kind} m6.{model.name} is '{about}'")
-        con.execute(models.live_view("behaviour", self.models))
+        con.execute(f"create or replace view m6.behaviour as\n{models.live(self.models)}")
         histories.write(con, self.models, self.log, histories.Marks(*self.marks, self.as_of), version)
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()

@@ -133,7 +133,7 @@ def _definitions() -> list[tuple[str, str]]:
         for path in sorted((root / "views").glob("*.sql"))
     ]
     shipped = models.with_satisfaction(models.collect(), "graded")
-    views.append(("behaviour", models.live_view("behaviour", shipped)))
+    views.append(("behaviour", f"create or replace view m6.behaviour as\n{models.live(shipped)}"))
     macros = [(path.stem, path.read_text(encoding="utf-8")) for path in sorted((root / "macros").glob("*.sql"))]
     return views + macros
 
@@ -197,7 +197,7 @@ def _ordered(definitions: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Definitions after what they mention: a macro cannot be created before what it names."""
     texts = dict(definitions)
     code = {name: re.sub(r"--[^\n]*|'(?:[^']|'')*'", " ", text) for name, text in definitions}
-    alias = dict.fromkeys(histories.VIEWS, "behaviour")  # made with it
+    alias = dict.fromkeys(histories.MADE, "behaviour")  # made with it
     mentioned = {
         name: {alias.get(m, m) for m in re.findall(r"\bm6\.([a-z_0-9]+)", text)} & texts.keys() - {name}
         for name, text in code.items()

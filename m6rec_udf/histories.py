@@ -1,7 +1,8 @@
 """The stored histories: one row per user written by a build, and views of what came after it.
 
-``m6.stored_histories`` is a cache of ``m6.behaviour`` up to ``m6.history_marks``; ``m6.recent_behaviour`` is the rest,
-``m6.recent_events`` and ``m6.recent_reactions`` its halves, ``m6.unread_feedback`` says whose reactions there may be.
+``m6.stored_histories`` is a cache of ``m6.behaviour`` up to ``m6.history_marks``; ``m6.recent_behaviour`` is the rest.
+For one user it is read in pieces that cost little to plan: ``m6.unread_events`` as they came in, graded by
+``m6.graded``, and ``m6.recent_reactions`` where ``m6.unread_feedback`` says that there may be some.
 Triggers note in ``m6.history_edits`` whose events were updated or deleted since: theirs is read afresh. Feedback and
 impressions have no triggers, since a table with triggers takes no INSERT OR IGNORE (DuckDB 2.0.1), which they need:
 what is changed by hand in those a build has read counts from the next build on, or for whoever is noted there.
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
 
 COLUMNS = {"item": "<i4", "interest": "<f4", "satisfaction": "<f4", "happened_at": "<f8"}
 RECORD = np.dtype(list(COLUMNS.items()))
+MADE = ("recent_behaviour", "recent_reactions", "unread_events", "unread_feedback", "graded")  # with each build
 _NOTHING = "from (select * from m6.events limit 0)"
-VIEWS = ("recent_behaviour", "recent_events", "recent_reactions", "unread_feedback")
+_GIVEN = """from (
+    select
+        cast(null as varchar) as user_id,
+        unnest(of_items) as item_id,
+        unnest(of_types) as event_type,
+        unnest(of_values) as value,
+        make_timestamp(unnest(of_moments)) as happened_at
+)"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +56,15 @@ class Marks:
 
 def reset(con: duckdb.DuckDBPyConnection) -> None:
     """No stored histories: every history is read from m6.behaviour."""
+    nothing = "user_id, item_id, event_type, value, happened_at from m6.events limit 0"
     con.execute("create or replace view m6.recent_behaviour as select * from m6.behaviour")
-    con.execute("create or replace view m6.recent_events as select * from m6.behaviour")
     con.execute("create or replace view m6.recent_reactions as select * from m6.behaviour limit 0")
+    con.execute(f"create or replace view m6.unread_events as select {nothing}")
     con.execute("create or replace view m6.unread_feedback as select user_id from m6.feedback limit 0")
+    con.execute(
+        "create or replace macro m6.graded(of_items, of_types, of_values, of_moments) as table "
+        "select item_id, interest, satisfaction, happened_at from m6.behaviour limit 0"
+    )
     for table in ("stored_histories", "history_marks", "history_edits"):
         con.execute(f"delete from m6.{table}")
 
@@ -86,12 +100,19 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, mar
         later = f"select 1 from m6.{table} where {sequence} <= ? and happened_at > ? limit 1"
         has_later = one(con, later, [last, marks.as_of])[0] is not None
         unread[table] = f"from m6.{table} where {marks.unread(sequence, last, has_later=has_later)}"
-    con.execute(f"create or replace view m6.unread_feedback as select user_id {unread['feedback']}")
     events, feedback = ({f"from m6.{table}": f"from (select * {rows})"} for table, rows in unread.items())
-    con.execute(models.live_view("recent_behaviour", found, events | feedback))
-    con.execute(models.live_view("recent_reactions", found, {"from m6.events": _NOTHING} | feedback))
-    only_events = f"from (select * {unread['events']})"
-    con.execute(models.live_view("recent_events", found, {"from stg_actions": only_events}))
+    made = {
+        "view m6.recent_behaviour": models.live(found, events | feedback),
+        "view m6.recent_reactions": models.live(found, {"from m6.events": _NOTHING} | feedback),
+        "view m6.unread_events": f"select user_id, item_id, event_type, value, happened_at {unread['events']}",
+        "view m6.unread_feedback": f"select user_id {unread['feedback']}",
+        "macro m6.graded(of_items, of_types, of_values, of_moments)": (
+            f"table select item_id, interest, satisfaction, happened_at from (\n"
+            f"{models.live(found, {'from stg_actions': _GIVEN})}\n)"
+        ),
+    }
+    for what, sql in made.items():
+        con.execute(f"create or replace {what} as {sql}")
     con.execute(
         "insert into m6.history_marks by name select ? as model_version, ? as event_seq, ? as feedback_seq, "
         "bit_xor(hash(t)) as types_hash, ? as definition from m6.event_types as t",

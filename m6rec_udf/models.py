@@ -81,8 +81,8 @@ def with_satisfaction(found: dict[str, Model], name: str) -> dict[str, Model]:
     return {**found, IN_FORCE: Model(IN_FORCE, "staging", chosen.sql, chosen.path)}
 
 
-def live_view(name: str, found: dict[str, Model], parts: dict[str, str] | None = None) -> str:
-    """The statement of a view of the behaviour as it is now, graded by the satisfaction function in force.
+def live(found: dict[str, Model], parts: dict[str, str] | None = None) -> str:
+    """SELECT of the behaviour as it is now, graded by the satisfaction function in force.
 
     ``parts``: what stands in place of a table, as in {"from m6.events": "from (select * from m6.events where ...)"}.
 
@@ -94,7 +94,7 @@ def live_view(name: str, found: dict[str, Model], parts: dict[str, str] | None =
             raise SchemaError(f"none of {', '.join(LIVE)} reads `{whole}`, expected to find it in one of them")
         staged = [(own, sql.replace(whole, part)) for own, sql in staged]
     texts = ",\n".join(f"{own} as (\n{sql}\n)" for own, sql in staged)
-    return f"create or replace view m6.{name} as\nwith {texts}\nselect * from {IN_FORCE}"
+    return f"with {texts}\nselect * from {IN_FORCE}"
 
 
 def references(model: Model, names: set[str]) -> set[str]:

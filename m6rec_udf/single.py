@@ -30,7 +30,7 @@ ASKED = (
     'STRUCT("user" VARCHAR, "domain" VARCHAR, has_among BOOLEAN, exclude_seen BOOLEAN, k INTEGER, diversity DOUBLE, '
     'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT)'
 )
-STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, y DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
+STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
 IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
 LINE = (
     "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, strategy VARCHAR, supporters UBIGINT, "
@@ -53,6 +53,12 @@ limit $k
 _WHOLE = """
 select unnest(history, recursive := true)
 from m6.user_history([$user])
+"""
+_GRADED = """
+select item_id, interest, satisfaction, epoch(happened_at) as happened_at
+from m6.graded(
+    cast($items as varchar[]), cast($types as varchar[]), cast($values as double[]), cast($moments as bigint[])
+)
 """
 _REACTIONS = """
 select item_id, interest, satisfaction, epoch(happened_at) as happened_at
@@ -86,23 +92,23 @@ class State:
         flat = rows.flatten()
         self.kind, self._a = np.asarray(flat.field(0)), flat.field(1)
         few = np.flatnonzero((self.kind != BLOCKED) & (self.kind != AMONG))
-        self.packed = flat.field(8).take(_array(np.flatnonzero(self.kind == STORED)))
+        self.packed = flat.field(7).take(_array(np.flatnonzero(self.kind == STORED)))
         if len(few) < len(self.kind):
             flat = flat.take(_array(few))
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
-        columns = (flat.field(at).to_pylist() for at in range(1, 8))
+        columns = (flat.field(at).to_pylist() for at in range(1, 7))
         for kind, *row in zip(self.kind[few].tolist(), *columns, strict=True):
             self._rows.setdefault(kind, []).append(tuple(row))
 
     def rows(self, kind: int) -> list[tuple[Any, ...]]:
-        """(a, b, c, x, y, n, m) of the rows of a kind; not of BLOCKED and AMONG, which may be many."""
+        """(a, b, c, x, n, m) of the rows of a kind; not of BLOCKED and AMONG, which may be many."""
         return self._rows.get(kind, [])
 
     @property
     def is_edited(self) -> bool:
-        """Whether the stored history is not to be read: the user's events or the event types were edited since."""
-        types = [a for a, *_ in self.rows(TYPES)]
-        return bool(self.rows(EDITED)) or any([a] != types for a, *_ in self.rows(MARK))
+        """Whether there is no stored history to read: none was made, or events or event types were edited since."""
+        types, made_with = ([a for a, *_ in self.rows(kind)] for kind in (TYPES, MARK))
+        return bool(self.rows(EDITED)) or made_with != types
 
     def ids(self, kind: int) -> Any:
         """Column a of the rows of a kind, an Arrow array."""
@@ -213,30 +219,31 @@ class History:
 def _history(context: Context, snapshot: Snapshot, version: int, state: State, user: str) -> History:
     """What the build has stored with what came later; where it was edited since, read afresh."""
     if state.is_edited:
-        return _from_rows(snapshot, *_read(context, _WHOLE, user))
+        return _from_rows(snapshot, *_read(context, _WHOLE, {"user": user}))
     records = unpacked(state.packed)[1]
-    stored_version = next((n for *_, n, _ in state.rows(MARK)), version)
+    stored_version = state.rows(MARK)[0][4]
     if stored_version == version:
         item, unknown = records["item"].astype(np.int64), list[str]()
         interest, satisfaction, when = (records[name].astype(np.float64) for name in VALUES)
-        stored = History(item, interest, satisfaction, when, unknown)
+        history = History(item, interest, satisfaction, when, unknown)
     else:
         ids = np.asarray(of_version(context, stored_version).item_ids, object)[records["item"]].tolist()
-        stored = _from_rows(snapshot, ids, *(records[name] for name in VALUES))
+        history = _from_rows(snapshot, ids, *(records[name] for name in VALUES))
     events = state.rows(EVENT)
     if events:
-        ids, _, _, graded_interest, graded, micros, _ = zip(*events, strict=True)
-        stored = stored.with_(_from_rows(snapshot, list(ids), graded_interest, graded, np.asarray(micros) / 1e6))
+        names = ("items", "types", None, "values", "moments", None)
+        given = {name: list(column) for name, column in zip(names, zip(*events, strict=True), strict=True) if name}
+        history = history.with_(_from_rows(snapshot, *_read(context, _GRADED, given)))
     if state.rows(UNREAD):
-        stored = stored.with_(_from_rows(snapshot, *_read(context, _REACTIONS, user)))
-    return stored
+        history = history.with_(_from_rows(snapshot, *_read(context, _REACTIONS, {"user": user})))
+    return history
 
 
-def _read(context: Context, query: str, user: str) -> tuple[Any, ...]:
+def _read(context: Context, query: str, given: dict[str, Any]) -> tuple[Any, ...]:
     """(item_ids, interest, satisfaction, seconds) by a connection of its own, which sees what is committed."""
     con = context.open()
     try:
-        rows = con.sql(query, params={"user": user}).fetchnumpy()
+        rows = con.execute(query, given).fetchnumpy()
     finally:
         con.close()
     return rows["item_id"].tolist(), rows["interest"], rows["satisfaction"], rows["happened_at"]
@@ -262,10 +269,10 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     snapshot = of_version(context, version)
     assert snapshot.model is not None
     history = _history(context, snapshot, version, state, asked.user)
-    proposed = [(a, n) for a, _, _, x, _, n, _ in state.rows(EXTRA) if x == version and a in snapshot.index]
+    proposed = [(a, n) for a, _, _, x, n, _ in state.rows(EXTRA) if x == version and a in snapshot.index]
     extra = [(snapshot.index[a], n) for a, n in proposed]
     strategies = state.rows(STRATEGY)
-    weights = _weights(state, segment, asked.domain, {a: n for a, _, _, x, _, n, _ in strategies if x})
+    weights = _weights(state, segment, asked.domain, {a: n for a, _, _, x, n, _ in strategies if x})
     request = Request(
         k=asked.k,
         allowed=_allowed(snapshot, state, asked),

@@ -24,7 +24,6 @@ state as (
         w.segment as b,
         w.strategy as c,
         w.weight as x,
-        cast(null as double) as y,
         a.model_version as n,
         coalesce(cast(policy as bigint), a.policy_version) as m,
         null as packed
@@ -34,51 +33,51 @@ state as (
             w.policy_version = coalesce(cast(policy as bigint), a.policy_version)
             and w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
     union all
-    select 1, strategy, null, null, cast(is_enabled as double), null, bit, null, null
+    select 1, strategy, null, null, cast(is_enabled as double), bit, null, null
     from m6.strategies
     union all
-    select 2, segment, null, null, null, null, null, null, null
+    select 2, segment, null, null, null, null, null, null
     from m6.users
     where user_id = cast(for_user as varchar)
     union all
-    select 3, item_id, null, null, null, null, null, null, null
+    select 3, item_id, null, null, null, null, null, null
     from m6.items
     where not is_available
     union all
-    select 4, item_id, null, null, cast(model_version as double), null, bit, null, null
+    select 4, item_id, null, null, cast(model_version as double), bit, null, null
     from m6.extra_candidates
     where user_id = cast(for_user as varchar)
     union all
-    select 5, cast(item_id as varchar), null, null, null, null, null, null, null
+    select 5, cast(item_id as varchar), null, null, null, null, null, null
     from query_table(among)
     where among <> 'm6.available_items'
     union all
-    select 6, cast(item_id as varchar), null, null, cast(boost as double), null, null, null, null
+    select 6, cast(item_id as varchar), null, null, cast(boost as double), null, null, null
     from query_table(boosts)
     where boosts <> 'm6.no_boosts'
     union all
-    select 7, user_id, null, null, null, null, null, null, null
+    select 7, user_id, null, null, null, null, null, null
     from m6.history_edits
     where user_id = cast(for_user as varchar)
     union all
-    select 8, cast(bit_xor(hash(t)) as varchar), null, null, null, null, null, null, null
+    select 8, cast(bit_xor(hash(t)) as varchar), null, null, null, null, null, null
     from m6.event_types as t
     union all
-    select 9, cast(types_hash as varchar), null, null, null, null, model_version, null, null
+    select 9, cast(types_hash as varchar), null, null, null, model_version, null, null
     from m6.history_marks
     union all
-    select 10, item_id, null, null, interest, satisfaction, epoch_us(happened_at), null, null
-    from m6.recent_events
+    select 10, item_id, event_type, null, value, epoch_us(happened_at), null, null
+    from m6.unread_events
     where user_id = cast(for_user as varchar) and happened_at <= until
     union all
     (
-        select 12, null, null, null, null, null, null, null, null
+        select 12, null, null, null, null, null, null, null
         from m6.unread_feedback
         where user_id is null or user_id = cast(for_user as varchar)
         limit 1
     )
     union all
-    select 11, null, null, null, null, null, null, null, history
+    select 11, null, null, null, null, null, null, history
     from m6.stored_histories
     where user_id = cast(for_user as varchar)
 ),
@@ -100,7 +99,7 @@ listed as (
                     policy := cast(policy as bigint),
                     seed := cast(draw_seed as bigint)
                 ),
-                list(struct_pack(kind := kind, a := a, b := b, c := c, x := x, y := y, n := n, m := m, packed := packed))
+                list(struct_pack(kind := kind, a := a, b := b, c := c, x := x, n := n, m := m, packed := packed))
             )
         ) as line
     from state

@@ -29,7 +29,8 @@ IMPRESSION_COLUMNS = [
 def database(strategies=("blended", "popular", "fresh", "semantic")):
     con = duckdb.connect()
     connection.migrate(con)
-    con.execute(models.live_view("behaviour", models.with_satisfaction(models.collect(), "graded")))
+    live = models.live(models.with_satisfaction(models.collect(), "graded"))
+    con.execute(f"create or replace view m6.behaviour as {live}")
     con.executemany("insert into m6.strategies values (?, ?, true, '')", [[s, n] for n, s in enumerate(strategies)])
     return con
 

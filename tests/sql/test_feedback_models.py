@@ -23,7 +23,8 @@ def con():
     con = duckdb.connect()
     connection.migrate(con)
     con.execute("insert into m6.strategies values ('blended', 0, true, ''), ('popular', 1, true, '')")
-    con.execute(models.live_view("behaviour", models.with_satisfaction(models.collect(), "graded")))
+    live = models.live(models.with_satisfaction(models.collect(), "graded"))
+    con.execute(f"create or replace view m6.behaviour as {live}")
     for name in ("shown_rewards", "impression_rewards", "strategy_weights_active"):
         con.execute(f"create view m6.{name} as {resources.read_sql('views', name)}")
     for name in ("ope_term", "ope_student", "log_value", "policy_rounds", "policy_value", "strategy_report"):
@@ -113,7 +114,8 @@ def test_grades_follow_event_types_and_count_once(con):
 
 
 def test_rewards_come_from_the_satisfaction_function_in_force(con):
-    con.execute(models.live_view("behaviour", models.with_satisfaction(models.collect(), "purchase")))
+    live = models.live(models.with_satisfaction(models.collect(), "purchase"))
+    con.execute(f"create or replace view m6.behaviour as {live}")
     show(con, "1")
     show(con, "2", item="j", rank=2)
     react(con, "a", impression="1", seen=DAY + timedelta(hours=1))
