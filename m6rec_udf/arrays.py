@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -202,6 +204,21 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _from_npy(content: Any) -> np.ndarray:
+    """The array in the bytes of a .npy file, without a copy where its numbers are aligned; read only.
+
+    Raises ValueError: the dtype is not one of plain numbers.
+    """
+    head = io.BytesIO(memoryview(content)[:1024])
+    np.lib.format.read_magic(head)
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    if dtype.hasobject:
+        raise ValueError(f"found an array of {dtype}, expected numbers")
+    found = np.frombuffer(content, dtype, int(np.prod(shape)), head.tell())
+    found = found.reshape(shape, order="F" if is_fortran else "C")
+    return found if found.flags.aligned else found.copy()
+
+
 def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> None:
     """Write the snapshot and its satisfaction model into ``m6.artefacts``."""
     assert snapshot.model is not None
@@ -235,22 +252,25 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
     from m6rec_udf.cells import Cells
     from m6rec_udf.satisfaction import SatisfactionModel
 
-    rows = con.execute(
-        "select name, content_hash, content from m6.artefacts where model_version = ?", [version]
-    ).fetchall()
-    if not rows:
+    query = (
+        "select name, content_hash, content from m6.artefacts where model_version = $version "
+        "order by octet_length(content) desc, name"  # arrays of numbers first: each begins where numbers may
+    )
+    rows = con.sql(query, params={"version": version}).to_arrow_table()
+    if not len(rows):
         raise NotBuiltError(
             f"there is no build with model_version {version} in this file, expected one of m6.models",
             "run m6rec_udf.build(con)",
         )
     parts = {}
-    for name, digest, content in rows:
-        if hashlib.sha256(content).hexdigest() != digest:
+    names, digests = rows["name"].to_pylist(), rows["content_hash"].to_pylist()
+    for name, digest, content in zip(names, digests, rows["content"], strict=True):
+        parts[name] = content.as_buffer()
+        if hashlib.sha256(parts[name]).hexdigest() != digest:
             raise CorruptError(
                 f"the artefact {name!r} of model_version {version} does not match its hash, expected {digest[:12]}...",
                 "restore the file from a copy, or run m6rec_udf.build(con) again",
             )
-        parts[name] = content
     if "titles" not in parts:
         raise NotBuiltError(
             f"model_version {version} was made by another version of m6rec, expected the artefact 'titles'",
@@ -258,7 +278,10 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         )
 
     def array(name: str) -> np.ndarray:
-        return np.asarray(np.load(io.BytesIO(parts[name]), allow_pickle=False))
+        return _from_npy(parts[name])
+
+    def text(name: str) -> str:
+        return bytes(parts[name]).decode()
 
     matrices = {
         name: sp.csr_matrix(
@@ -268,10 +291,10 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         for name in _MATRICES
     }
     return Snapshot(
-        settings=json.loads(parts["settings"]),
-        item_ids=json.loads(parts["item_ids"]),
-        titles=json.loads(parts["titles"]),
-        model=SatisfactionModel.from_json(parts["satisfaction"].decode()),
+        settings=json.loads(text("settings")),
+        item_ids=json.loads(text("item_ids")),
+        titles=json.loads(text("titles")),
+        model=SatisfactionModel.from_json(text("satisfaction")),
         cells=Cells(*(array(f"cells.{part}") for part in _CELLS)) if "cells.order" in parts else None,
         **{name: array(name) for name in _ARRAYS},  # type: ignore[arg-type]
         **matrices,
@@ -284,7 +307,9 @@ def of_version(context: Context, version: int) -> Snapshot:
         if version not in context.snapshots:
             con = context.open()
             try:
-                snapshot = load(con, version)
+                with ThreadPoolExecutor(1) as beside:  # half a second that reading the arrays leaves free
+                    beside.submit(import_module, "lightgbm")
+                    snapshot = load(con, version)
             finally:
                 con.close()
             while len(context.snapshots) >= 3:
