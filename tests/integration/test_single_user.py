@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import duckdb
 import numpy as np
 import pytest
 import shop_world as world
@@ -55,6 +56,30 @@ def test_one_list_is_the_list_of_the_batch_body(reader, options):
     options = f", {options}" if options else ""
     for user in ("u00", "u21", "u59", "nobody"):
         assert lists(reader, "one_list", user, options) == lists(reader, "slates", user, options)
+
+
+def test_a_list_comes_best_first_without_being_sorted(reader):
+    for k in (3, 500):
+        ranks = world.rows(reader, f"select rank from m6.recommend('u21', k := {k})")
+        assert ranks == [(n,) for n in range(1, len(ranks) + 1)]
+
+
+def test_titles_and_domains_are_those_of_the_version_asked_for(shop):
+    first = world.recommend(shop, "u21")
+    shop.execute("update m6.items set title = 'New ' || title, domain = 'elsewhere'")
+    assert world.recommend(shop, "u21") == first
+    m6.build(shop)
+    again = world.recommend(shop, "u21")
+    assert {row["domain"] for row in again} == {"elsewhere"}
+    assert all('"New ' in row["reason"] for row in again if row["reason"].startswith("because"))
+    assert {row["domain"] for row in world.recommend(shop, "u21", "version := 1")} == {row["domain"] for row in first}
+
+
+def test_a_version_of_another_m6rec_is_named(shop):
+    shop.execute("delete from m6.artefacts where name = 'titles'")
+    context_of(shop).snapshots.clear()
+    with pytest.raises(duckdb.Error, match=r"made by another version of m6rec.*\n?.*m6rec_udf.build"):
+        shop.execute("from m6.recommend('u21')")
 
 
 def test_what_a_list_depends_on_counts_in_the_next_answer_and_inside_the_transaction(shop):
