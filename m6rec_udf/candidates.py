@@ -163,7 +163,7 @@ def propose(
     bits = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
     scores, users = Scores(snapshot, profile), np.arange(profile.users)
-    scores.marks.reshape(len(users), -1)[:] = np.where(mask, 0, SHUT)
+    scores.marks.reshape(len(users), -1)[:] = (~mask).view(np.uint8)  # SHUT
     scores.marks[profile.pair_key] |= SEEN
     seen = Shut(mask, profile.row, profile.item, scores.marks, SHUT | SEEN)
     shut = seen if exclude_seen else Shut(mask, profile.row[:0], profile.item[:0], scores.marks, SHUT)
@@ -224,7 +224,6 @@ def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[
     cannot reach the front any more. Exact.
     """
     order, vectors, length = snapshot.factors_by_length
-    shut_in_order = np.where(shut.mask[order], np.float32(0), np.float32(-np.inf))
     place = snapshot.place_by_length[shut.item]
     reach = np.sqrt((left * left).sum(1)) * (1 + FRONT_MARGIN)
     rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -234,7 +233,7 @@ def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[
     while len(asked) and start < len(order):
         stop = min(2 * start + CHUNK, len(order))
         product = left[asked] @ vectors[start:stop].T
-        product += shut_in_order[start:stop]
+        product[:, ~shut.mask[order[start:stop]]] = -np.inf
         inside = (place >= start) & (place < stop)
         at = np.searchsorted(asked, shut.row[inside])
         is_asked = asked[np.minimum(at, len(asked) - 1)] == shut.row[inside]
@@ -351,24 +350,22 @@ def best_of_rows(
 def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of a front of the items nearest in text; more cells are looked through where too few are open."""
     assert snapshot.cells is not None
-    cells = snapshot.cells
+    cells, n = snapshot.cells, snapshot.n
     to_centres = np.round(np.einsum("ij,kj->ik", vectors, cells.centres).astype(np.float64), 6)
     order = np.argsort(-to_centres, axis=1, kind="stable")
     asked, probed = np.flatnonzero(vectors.any(axis=1)), cells.probed
-    shut_in_cells = np.where(shut.mask[cells.order], np.float32(0), np.float32(-np.inf))
     rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     while len(asked):
-        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells, shut_in_cells)
-        at = np.minimum(np.searchsorted(asked, shut.row), len(asked) - 1)
-        is_asked = asked[at] == shut.row
-        lines.close(at[is_asked], snapshot.place_in_cells[shut.item[is_asked]])
+        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells)
+        item = cells.order[lines.place]
+        lines.score[~shut.is_open(asked[:, None] * n + item)] = -np.inf
         row, column = fronts(lines.score, WIDE)
         is_done = np.bincount(row, minlength=len(asked)) >= PER_STRATEGY
         if probed >= len(cells.centres):
             is_done[:] = True
         keep = is_done[row]
         rows.append(asked[row[keep]])
-        items.append(cells.order[lines.place(row[keep], column[keep])].astype(np.int64))
+        items.append(item[row[keep], column[keep]].astype(np.int64))
         asked, probed = asked[~is_done], probed * WIDER
     return np.concatenate(rows), np.concatenate(items)
 

@@ -42,30 +42,36 @@ class Cells:
         """Cells looked through first."""
         return max(8, round(PROBED * len(self.centres)))
 
-    def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats, added: Floats | None = None) -> Lines:
+    def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Lines:
         """Scores of every item in some cells, one line per user.
 
         Args:
             left: float32 ``[users, d]``.
             nearest: cells of each, ``[users, cells]``.
             vectors: the items' in the order of the cells.
-            added: to the score of each item, in the order of the cells.
         """
         users, probed = nearest.shape
         size = np.diff(self.start).astype(np.int64)[nearest]
+        width = size.sum(axis=1)
+        place = np.zeros((users, int(width.max(initial=0))), np.int32)
+        score = np.full(place.shape, -np.inf, np.float32)
         offset = np.cumsum(size, axis=1) - size
-        lines = np.full((users, int(size.sum(axis=1).max(initial=0))), -np.inf, np.float32)
-        flat, base = lines.ravel(), np.arange(users)[:, None] * lines.shape[1] + offset
+        column = np.arange(place.shape[1])
+        is_there = column < width[:, None]
+        shift = np.repeat((self.start[nearest] - offset).ravel(), size.ravel())
+        place[is_there] = shift + np.broadcast_to(column, place.shape)[is_there]
         by_cell = np.argsort(nearest.ravel(), kind="stable")
-        first = np.searchsorted(nearest.ravel()[by_cell], np.arange(len(self.centres) + 1))
-        for cell in np.flatnonzero(np.diff(first)).tolist():
-            own = by_cell[first[cell] : first[cell + 1]]
-            a, b = self.start[cell], self.start[cell + 1]
-            score = left[own // probed] @ vectors[a:b].T
-            if added is not None:
-                score += added[a:b]
-            flat[base.ravel()[own][:, None] + np.arange(b - a)] = score
-        return Lines(self, nearest, offset, lines)
+        cell_of = nearest.ravel()[by_cell]
+        flat, base = score.ravel(), (offset + np.arange(users)[:, None] * place.shape[1]).ravel()
+        begin = np.flatnonzero(np.diff(cell_of, prepend=-1))
+        for cell, own in zip(cell_of[begin].tolist(), np.split(by_cell, begin[1:]), strict=True):
+            a, b = int(self.start[cell]), int(self.start[cell + 1])
+            product = left[own // probed] @ vectors[a:b].T
+            if len(own) == 1:
+                flat[base[own[0]] : base[own[0]] + b - a] = product[0]
+            else:
+                flat[base[own][:, None] + column[: b - a]] = product
+        return Lines(place, score)
 
 
 @dataclass
@@ -73,28 +79,12 @@ class Lines:
     """What was found in some cells, user by user.
 
     Attributes:
-        nearest, offset: ``[users, cells]`` cells of each user and where each starts in the line.
+        place: int32 ``[users, w]`` in the order of the cells.
         score: float32 ``[users, w]``, -inf behind the last item.
     """
 
-    cells: Cells
-    nearest: NDArray[np.int64]
-    offset: NDArray[np.int64]
+    place: NDArray[np.int32]
     score: Floats
-
-    def place(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Place in the order of the cells of what stands in a column of a user's line."""
-        probe = (self.offset[row] <= column[:, None]).sum(axis=1) - 1
-        return np.asarray(self.cells.start[self.nearest[row, probe]] + column - self.offset[row, probe])
-
-    def close(self, row: NDArray[np.int64], place: NDArray[np.int64]) -> None:
-        """Leave out pairs of users and items, named by place in the order of the cells."""
-        cell = np.searchsorted(self.cells.start, place, side="right") - 1
-        offset = np.full((len(self.nearest), len(self.cells.centres)), -1)
-        np.put_along_axis(offset, self.nearest, self.offset, axis=1)
-        at = offset[row, cell]
-        is_there = at >= 0
-        self.score[row[is_there], (at + place - self.cells.start[cell])[is_there]] = -np.inf
 
 
 def make_cells(text: Floats, *, seed: int) -> Cells | None:
