@@ -5,6 +5,8 @@ The definitions are sql/strategies/cand_*.sql; tests/contract compares the two s
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,9 +99,8 @@ class Scores:
             return self._of_sparse(name, row.astype(np.int64) * self.n + item)
         left, right = self.left[name], self.right[name]
         out = np.empty(len(row), np.float32)
-        for start in range(0, len(row), PAIRS_AT_ONCE):
-            part = slice(start, start + PAIRS_AT_ONCE)
-            out[part] = np.einsum("ij,ij->i", left[row[part]], right[item[part]])
+        for user, start, stop in _runs(row, PAIRS_AT_ONCE):
+            np.einsum("ij,j->i", right[item[start:stop]], left[user], out=out[start:stop])
         if name == "matrix_factorization":
             out = np.maximum(out, 0) * self.trend[item]
         return out
@@ -111,6 +112,14 @@ class Scores:
         self.marks[pair] &= ~np.uint8(ASKED)
         out[np.searchsorted(pair, stored[found])] = self.sparse[name].data[found]
         return out
+
+
+def _runs(row: np.ndarray, most: int) -> Iterator[tuple[int, int, int]]:
+    """(value, start, stop) of what is equal and stands together, at most so many at once."""
+    begin = np.flatnonzero(np.diff(row, prepend=-1)).tolist()
+    for start, stop in itertools.pairwise([*begin, len(row)]):
+        for at in range(start, stop, most):
+            yield int(row[start]), at, min(at + most, stop)
 
 
 class Shut:
@@ -317,7 +326,7 @@ def fronts(
     highest = striped.max(axis=1)
     from_ = _bound(highest, wide, least)
     row, part = np.nonzero(highest >= from_)
-    stripe, at = np.nonzero((striped[row, :, part] >= from_[row]).T)
+    at, stripe = np.nonzero(striped[row, :, part] >= from_[row])
     rest, last = np.nonzero(scores[:, parts * stripes :] >= from_)
     return np.concatenate([row[at], rest]), np.concatenate([stripe * parts + part[at], parts * stripes + last])
 
@@ -350,22 +359,23 @@ def best_of_rows(
 def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of a front of the items nearest in text; more cells are looked through where too few are open."""
     assert snapshot.cells is not None
-    cells, n = snapshot.cells, snapshot.n
+    cells = snapshot.cells
     to_centres = np.round(np.einsum("ij,kj->ik", vectors, cells.centres).astype(np.float64), 6)
     order = np.argsort(-to_centres, axis=1, kind="stable")
     asked, probed = np.flatnonzero(vectors.any(axis=1)), cells.probed
     rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     while len(asked):
-        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells)
-        item = cells.order[lines.place]
-        lines.score[~shut.is_open(asked[:, None] * n + item)] = -np.inf
+        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells, shut.mask)
+        at = np.minimum(np.searchsorted(asked, shut.row), len(asked) - 1)
+        is_asked = asked[at] == shut.row
+        lines.close(at[is_asked], snapshot.place_in_cells[shut.item[is_asked]])
         row, column = fronts(lines.score, WIDE)
         is_done = np.bincount(row, minlength=len(asked)) >= PER_STRATEGY
         if probed >= len(cells.centres):
             is_done[:] = True
         keep = is_done[row]
         rows.append(asked[row[keep]])
-        items.append(item[row[keep], column[keep]].astype(np.int64))
+        items.append(lines.item(row[keep], column[keep]))
         asked, probed = asked[~is_done], probed * WIDER
     return np.concatenate(rows), np.concatenate(items)
 

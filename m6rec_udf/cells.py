@@ -42,36 +42,35 @@ class Cells:
         """Cells looked through first."""
         return max(8, round(PROBED * len(self.centres)))
 
-    def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Lines:
+    def scan(
+        self, left: Floats, nearest: NDArray[np.int64], vectors: Floats, mask: NDArray[np.bool_] | None = None
+    ) -> Lines:
         """Scores of every item in some cells, one line per user.
 
         Args:
             left: float32 ``[users, d]``.
             nearest: cells of each, ``[users, cells]``.
             vectors: the items' in the order of the cells.
+            mask: bool ``[n]``, the other items get -inf.
         """
         users, probed = nearest.shape
         size = np.diff(self.start).astype(np.int64)[nearest]
-        width = size.sum(axis=1)
-        place = np.zeros((users, int(width.max(initial=0))), np.int32)
-        score = np.full(place.shape, -np.inf, np.float32)
         offset = np.cumsum(size, axis=1) - size
-        column = np.arange(place.shape[1])
-        is_there = column < width[:, None]
-        shift = np.repeat((self.start[nearest] - offset).ravel(), size.ravel())
-        place[is_there] = shift + np.broadcast_to(column, place.shape)[is_there]
+        score = np.full((users, int(size.sum(axis=1).max(initial=0))), -np.inf, np.float32)
         by_cell = np.argsort(nearest.ravel(), kind="stable")
-        cell_of = nearest.ravel()[by_cell]
-        flat, base = score.ravel(), (offset + np.arange(users)[:, None] * place.shape[1]).ravel()
+        cell_of, column = nearest.ravel()[by_cell], np.arange(score.shape[1])
+        flat, base = score.ravel(), (offset + np.arange(users)[:, None] * score.shape[1]).ravel()
         begin = np.flatnonzero(np.diff(cell_of, prepend=-1))
         for cell, own in zip(cell_of[begin].tolist(), np.split(by_cell, begin[1:]), strict=True):
             a, b = int(self.start[cell]), int(self.start[cell + 1])
             product = left[own // probed] @ vectors[a:b].T
+            if mask is not None and not (is_open := mask[self.order[a:b]]).all():
+                product[:, ~is_open] = -np.inf
             if len(own) == 1:
                 flat[base[own[0]] : base[own[0]] + b - a] = product[0]
             else:
                 flat[base[own][:, None] + column[: b - a]] = product
-        return Lines(place, score)
+        return Lines(self, nearest, offset, score)
 
 
 @dataclass
@@ -79,12 +78,29 @@ class Lines:
     """What was found in some cells, user by user.
 
     Attributes:
-        place: int32 ``[users, w]`` in the order of the cells.
+        nearest, offset: ``[users, cells]`` cells of each user and where each starts in the line.
         score: float32 ``[users, w]``, -inf behind the last item.
     """
 
-    place: NDArray[np.int32]
+    cells: Cells
+    nearest: NDArray[np.int64]
+    offset: NDArray[np.int64]
     score: Floats
+
+    def item(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.int64]:
+        """item_idx of what stands in a column of a user's line."""
+        probe = (self.offset[row] <= column[:, None]).sum(axis=1) - 1
+        place = self.cells.start[self.nearest[row, probe]] + column - self.offset[row, probe]
+        return np.asarray(self.cells.order[place].astype(np.int64))
+
+    def close(self, row: NDArray[np.int64], place: NDArray[np.int64]) -> None:
+        """Leave out pairs of users and items, named by place in the order of the cells."""
+        cell = np.searchsorted(self.cells.start, place, side="right") - 1
+        offset = np.full((len(self.nearest), len(self.cells.centres)), -1)
+        np.put_along_axis(offset, self.nearest, self.offset, axis=1)
+        at = offset[row, cell]
+        is_there = at >= 0
+        self.score[row[is_there], (at + place - self.cells.start[cell])[is_there]] = -np.inf
 
 
 def make_cells(text: Floats, *, seed: int) -> Cells | None:

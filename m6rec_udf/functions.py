@@ -460,7 +460,8 @@ def _in_cells(snapshot: Snapshot, vector: np.ndarray, nearest: np.ndarray) -> tu
     """(item_idx, cosine) of every item in some cells."""
     assert snapshot.cells is not None
     lines = snapshot.cells.scan(vector[None], nearest[None], snapshot.text_in_cells)
-    return snapshot.cells.order[lines.place[0]].astype(np.int64), lines.score[0]
+    column = np.arange(lines.score.shape[1])
+    return lines.item(np.zeros_like(column), column), lines.score[0]
 
 
 def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
