@@ -253,10 +253,11 @@ def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[
         rows.append(asked[row[new]])
         items.append(order[start + column[new] - best.shape[1]])
         start = stop
-        if start < len(order):
+        best = together
+        if together.shape[1] > WIDE:
             best = np.partition(together, together.shape[1] - WIDE, axis=1)[:, -WIDE:]
-            lowest = np.maximum(best[:, 0] - FRONT_MARGIN * np.abs(best).max(axis=1), 0)
-            is_left = reach[asked] * length[start] >= lowest
+            lowest = best[:, 0] - FRONT_MARGIN * np.abs(best).max(axis=1)
+            is_left = reach[asked] * length[min(start, len(length) - 1)] >= np.maximum(lowest, 0)
             asked, best = asked[is_left], best[is_left]
     return np.concatenate(rows), np.concatenate(items)
 
