@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from m6rec_udf import candidates, listing
-from m6rec_udf.candidates import SHUT, Scores, Shut, best_of_rows
+from m6rec_udf.candidates import SHUT, Scores, Shut, best_of_rows, fronts
 from m6rec_udf.cells import Cells
 from m6rec_udf.ranking import FEATURES, Features, features
 from m6rec_udf.slate import mix_many, weights_of
@@ -55,6 +56,40 @@ def test_a_short_search_ends_where_nothing_longer_can_follow(world, monkeypatch)
     row, item = candidates._front_by_length(snapshot, left, shut)
     assert len(row) <= 2 * profile.users
     assert {(user, liked) for user in range(profile.users)} <= set(zip(row.tolist(), item.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_by_length_is_exact_and_short(seed, monkeypatch):
+    generator = np.random.default_rng(seed)
+    n, users = 3000, 20
+    vectors = generator.normal(size=(n, 4)) * (1 + np.arange(n))[:, None] ** -0.4
+    length = np.linalg.norm(vectors, axis=1)
+    order = np.argsort(-length, kind="stable")
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    by_length = order, vectors[order].astype(np.float32), length[order].astype(np.float32)
+    snapshot = SimpleNamespace(n=n, factors_by_length=by_length, place_by_length=place)
+    left = generator.normal(size=(users, 4)).astype(np.float32)
+    row, item = np.repeat(np.arange(users), 30), generator.integers(0, 200, 30 * users)
+    mask = generator.random(n) < 0.8
+    monkeypatch.setattr(candidates, "CHUNK", 60)
+    monkeypatch.setattr(candidates, "WIDE", 40)
+    looked_at: list[int] = []
+
+    def counted(scores, wide):
+        looked_at.append(scores.size)
+        return fronts(scores, wide)
+
+    monkeypatch.setattr(candidates, "fronts", counted)
+    found = candidates._front_by_length(snapshot, left, Shut(mask, row, item, np.zeros(0, np.uint8), 0))
+    scores = left @ vectors.T.astype(np.float32)
+    scores[:, ~mask] = -np.inf
+    scores[row, item] = -np.inf
+    best = np.argsort(-scores, axis=1)[:, :40]
+    assert {(user, i) for user in range(users) for i in best[user].tolist()} <= set(
+        zip(*(part.tolist() for part in found), strict=True)
+    )
+    assert sum(looked_at) < users * n / 2
 
 
 def test_cells_give_the_scores_of_their_items_and_leave_out_what_is_shut():
