@@ -6,6 +6,7 @@ cells are exact; a user alone and a user in a batch run the same products, so th
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -61,7 +62,11 @@ class Cells:
         cell_of, column = nearest.ravel()[by_cell], np.arange(score.shape[1])
         flat, base = score.ravel(), (offset + np.arange(users)[:, None] * score.shape[1]).ravel()
         begin = np.flatnonzero(np.diff(cell_of, prepend=-1))
-        for cell, own in zip(cell_of[begin].tolist(), np.split(by_cell, begin[1:]), strict=True):
+        mask = None if mask is None or mask.all() else mask
+        for cell, (first, last) in zip(
+            cell_of[begin].tolist(), itertools.pairwise([*begin.tolist(), len(by_cell)]), strict=True
+        ):
+            own = by_cell[first:last]
             a, b = int(self.start[cell]), int(self.start[cell + 1])
             product = left[own // probed] @ vectors[a:b].T
             if mask is not None and not (is_open := mask[self.order[a:b]]).all():
