@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEAST_ITEMS = 20_000  # fewer: the exact product is as fast
 SAMPLE = 40_000
 ROUNDS = 8
-PROBED = 0.1  # share of the cells looked through first
+PROBED = 0.05  # share of the cells looked through first
 
 
 @dataclass

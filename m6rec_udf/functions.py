@@ -29,6 +29,7 @@ SLOTS = (
     "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR)[]"
 )
 USERS_AT_ONCE = 6_000_000  # cells of one dense score matrix
+SEARCHED = 4  # times as many cells for a search, whose answer is nothing else, as for a candidate
 
 
 def behaviour_of(
@@ -475,7 +476,7 @@ def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k:
         score = (snapshot.text @ vector)[item]
     else:
         order = np.argsort(-np.round((cells.centres @ vector).astype(np.float64), 6), kind="stable")
-        probed = 2 * cells.probed
+        probed = SEARCHED * cells.probed
         item, score = _in_cells(snapshot, vector, order[:probed])
         while allowed[item].sum() < k and probed < len(order):
             probed *= 4
