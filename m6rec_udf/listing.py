@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -120,9 +123,29 @@ def lists_of(
     starts = range(0, behaviour.users, step)
     if len(starts) <= 1:
         return block(0)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(starts))) as pool:
+    with _one_blas_thread(), ThreadPoolExecutor(min(os.cpu_count() or 1, len(starts))) as pool:
         parts = list(pool.map(block, starts))
     return Lists(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Lists)))
+
+
+_limit_lock = threading.Lock()
+_limits: list[Any] = []  # one entry for each batch at work, the first holds what was before
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Products on one thread each while blocks share the cores: threads of BLAS wait in a busy loop, blocks do not."""
+    from threadpoolctl import threadpool_limits
+
+    with _limit_lock:
+        _limits.append(None if _limits else threadpool_limits(1, "blas"))
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            if len(_limits) == 1:
+                _limits[0].restore_original_limits()
+            _limits.pop()
 
 
 def _block(

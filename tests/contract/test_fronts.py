@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from m6rec_udf import candidates, listing
 from m6rec_udf.candidates import SHUT, Scores, Shut, best_of_rows, fronts
@@ -221,3 +222,18 @@ def test_mixing_a_block_is_mixing_each_user():
             for name in ("candidate", "bit", "supporters", "eligible", "propensity"):
                 np.testing.assert_array_equal(getattr(together, name)[mine], getattr(alone, name), err_msg=name)
             assert mine.sum() == min(8, b - a)
+
+
+def test_products_get_their_threads_back_when_the_last_batch_is_done():
+    def threads():
+        return {own["num_threads"] for own in threadpool_info() if own["user_api"] == "blas"}
+
+    before = threads()
+    with threadpool_limits(2, "blas"):
+        within = threads()
+        with listing._one_blas_thread():
+            with listing._one_blas_thread():
+                assert threads() == {1}
+            assert threads() == {1}
+        assert threads() == within
+    assert threads() == before
