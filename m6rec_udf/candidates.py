@@ -5,6 +5,8 @@ The definitions are sql/strategies/cand_*.sql; tests/contract compares the two s
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,9 +99,8 @@ class Scores:
             return self._of_sparse(name, row.astype(np.int64) * self.n + item)
         left, right = self.left[name], self.right[name]
         out = np.empty(len(row), np.float32)
-        for start in range(0, len(row), PAIRS_AT_ONCE):
-            part = slice(start, start + PAIRS_AT_ONCE)
-            out[part] = np.einsum("ij,ij->i", left[row[part]], right[item[part]])
+        for user, start, stop in _runs(row, PAIRS_AT_ONCE):
+            np.einsum("ij,j->i", right[item[start:stop]], left[user], out=out[start:stop])
         if name == "matrix_factorization":
             out = np.maximum(out, 0) * self.trend[item]
         return out
@@ -111,6 +112,14 @@ class Scores:
         self.marks[pair] &= ~np.uint8(ASKED)
         out[np.searchsorted(pair, stored[found])] = self.sparse[name].data[found]
         return out
+
+
+def _runs(row: np.ndarray, most: int) -> Iterator[tuple[int, int, int]]:
+    """(value, start, stop) of what is equal and stands together, at most so many at once."""
+    begin = np.flatnonzero(np.diff(row, prepend=-1)).tolist()
+    for start, stop in itertools.pairwise([*begin, len(row)]):
+        for at in range(start, stop, most):
+            yield int(row[start]), at, min(at + most, stop)
 
 
 class Shut:
@@ -163,7 +172,7 @@ def propose(
     bits = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
     scores, users = Scores(snapshot, profile), np.arange(profile.users)
-    scores.marks.reshape(len(users), -1)[:] = np.where(mask, 0, SHUT)
+    scores.marks.reshape(len(users), -1)[:] = (~mask).view(np.uint8)  # SHUT
     scores.marks[profile.pair_key] |= SEEN
     seen = Shut(mask, profile.row, profile.item, scores.marks, SHUT | SEEN)
     shut = seen if exclude_seen else Shut(mask, profile.row[:0], profile.item[:0], scores.marks, SHUT)
@@ -224,7 +233,6 @@ def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[
     cannot reach the front any more. Exact.
     """
     order, vectors, length = snapshot.factors_by_length
-    shut_in_order = np.where(shut.mask[order], np.float32(0), np.float32(-np.inf))
     place = snapshot.place_by_length[shut.item]
     reach = np.sqrt((left * left).sum(1)) * (1 + FRONT_MARGIN)
     rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -234,7 +242,7 @@ def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[
     while len(asked) and start < len(order):
         stop = min(2 * start + CHUNK, len(order))
         product = left[asked] @ vectors[start:stop].T
-        product += shut_in_order[start:stop]
+        product[:, ~shut.mask[order[start:stop]]] = -np.inf
         inside = (place >= start) & (place < stop)
         at = np.searchsorted(asked, shut.row[inside])
         is_asked = asked[np.minimum(at, len(asked) - 1)] == shut.row[inside]
@@ -245,10 +253,11 @@ def _front_by_length(snapshot: Snapshot, left: np.ndarray, shut: Shut) -> tuple[
         rows.append(asked[row[new]])
         items.append(order[start + column[new] - best.shape[1]])
         start = stop
-        if start < len(order):
+        best = together
+        if together.shape[1] > WIDE:
             best = np.partition(together, together.shape[1] - WIDE, axis=1)[:, -WIDE:]
-            lowest = np.maximum(best[:, 0] - FRONT_MARGIN * np.abs(best).max(axis=1), 0)
-            is_left = reach[asked] * length[start] >= lowest
+            lowest = best[:, 0] - FRONT_MARGIN * np.abs(best).max(axis=1)
+            is_left = reach[asked] * length[min(start, len(length) - 1)] >= np.maximum(lowest, 0)
             asked, best = asked[is_left], best[is_left]
     return np.concatenate(rows), np.concatenate(items)
 
@@ -318,7 +327,7 @@ def fronts(
     highest = striped.max(axis=1)
     from_ = _bound(highest, wide, least)
     row, part = np.nonzero(highest >= from_)
-    stripe, at = np.nonzero((striped[row, :, part] >= from_[row]).T)
+    at, stripe = np.nonzero(striped[row, :, part] >= from_[row])
     rest, last = np.nonzero(scores[:, parts * stripes :] >= from_)
     return np.concatenate([row[at], rest]), np.concatenate([stripe * parts + part[at], parts * stripes + last])
 
@@ -355,10 +364,9 @@ def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarr
     to_centres = np.round(np.einsum("ij,kj->ik", vectors, cells.centres).astype(np.float64), 6)
     order = np.argsort(-to_centres, axis=1, kind="stable")
     asked, probed = np.flatnonzero(vectors.any(axis=1)), cells.probed
-    shut_in_cells = np.where(shut.mask[cells.order], np.float32(0), np.float32(-np.inf))
     rows, items = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     while len(asked):
-        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells, shut_in_cells)
+        lines = cells.scan(vectors[asked], order[asked, :probed], snapshot.text_in_cells, shut.mask)
         at = np.minimum(np.searchsorted(asked, shut.row), len(asked) - 1)
         is_asked = asked[at] == shut.row
         lines.close(at[is_asked], snapshot.place_in_cells[shut.item[is_asked]])
@@ -368,7 +376,7 @@ def _near(snapshot: Snapshot, vectors: np.ndarray, shut: Shut) -> tuple[np.ndarr
             is_done[:] = True
         keep = is_done[row]
         rows.append(asked[row[keep]])
-        items.append(cells.order[lines.place(row[keep], column[keep])].astype(np.int64))
+        items.append(lines.item(row[keep], column[keep]))
         asked, probed = asked[~is_done], probed * WIDER
     return np.concatenate(rows), np.concatenate(items)
 

@@ -6,6 +6,7 @@ cells are exact; a user alone and a user in a batch run the same products, so th
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LEAST_ITEMS = 20_000  # fewer: the exact product is as fast
 SAMPLE = 40_000
 ROUNDS = 8
-PROBED = 0.1  # share of the cells looked through first
+PROBED = 0.05  # share of the cells looked through first
 
 
 @dataclass
@@ -42,30 +43,39 @@ class Cells:
         """Cells looked through first."""
         return max(8, round(PROBED * len(self.centres)))
 
-    def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats, added: Floats | None = None) -> Lines:
+    def scan(
+        self, left: Floats, nearest: NDArray[np.int64], vectors: Floats, mask: NDArray[np.bool_] | None = None
+    ) -> Lines:
         """Scores of every item in some cells, one line per user.
 
         Args:
             left: float32 ``[users, d]``.
             nearest: cells of each, ``[users, cells]``.
             vectors: the items' in the order of the cells.
-            added: to the score of each item, in the order of the cells.
+            mask: bool ``[n]``, the other items get -inf.
         """
         users, probed = nearest.shape
         size = np.diff(self.start).astype(np.int64)[nearest]
         offset = np.cumsum(size, axis=1) - size
-        lines = np.full((users, int(size.sum(axis=1).max(initial=0))), -np.inf, np.float32)
-        flat, base = lines.ravel(), np.arange(users)[:, None] * lines.shape[1] + offset
+        score = np.full((users, int(size.sum(axis=1).max(initial=0))), -np.inf, np.float32)
         by_cell = np.argsort(nearest.ravel(), kind="stable")
-        first = np.searchsorted(nearest.ravel()[by_cell], np.arange(len(self.centres) + 1))
-        for cell in np.flatnonzero(np.diff(first)).tolist():
-            own = by_cell[first[cell] : first[cell + 1]]
-            a, b = self.start[cell], self.start[cell + 1]
-            score = left[own // probed] @ vectors[a:b].T
-            if added is not None:
-                score += added[a:b]
-            flat[base.ravel()[own][:, None] + np.arange(b - a)] = score
-        return Lines(self, nearest, offset, lines)
+        cell_of, column = nearest.ravel()[by_cell], np.arange(score.shape[1])
+        flat, base = score.ravel(), (offset + np.arange(users)[:, None] * score.shape[1]).ravel()
+        begin = np.flatnonzero(np.diff(cell_of, prepend=-1))
+        mask = None if mask is None or mask.all() else mask
+        for cell, (first, last) in zip(
+            cell_of[begin].tolist(), itertools.pairwise([*begin.tolist(), len(by_cell)]), strict=True
+        ):
+            own = by_cell[first:last]
+            a, b = int(self.start[cell]), int(self.start[cell + 1])
+            product = left[own // probed] @ vectors[a:b].T
+            if mask is not None and not (is_open := mask[self.order[a:b]]).all():
+                product[:, ~is_open] = -np.inf
+            if len(own) == 1:
+                flat[base[own[0]] : base[own[0]] + b - a] = product[0]
+            else:
+                flat[base[own][:, None] + column[: b - a]] = product
+        return Lines(self, nearest, offset, score)
 
 
 @dataclass
@@ -82,10 +92,11 @@ class Lines:
     offset: NDArray[np.int64]
     score: Floats
 
-    def place(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Place in the order of the cells of what stands in a column of a user's line."""
+    def item(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.int64]:
+        """item_idx of what stands in a column of a user's line."""
         probe = (self.offset[row] <= column[:, None]).sum(axis=1) - 1
-        return np.asarray(self.cells.start[self.nearest[row, probe]] + column - self.offset[row, probe])
+        place = self.cells.start[self.nearest[row, probe]] + column - self.offset[row, probe]
+        return np.asarray(self.cells.order[place].astype(np.int64))
 
     def close(self, row: NDArray[np.int64], place: NDArray[np.int64]) -> None:
         """Leave out pairs of users and items, named by place in the order of the cells."""

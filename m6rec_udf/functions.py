@@ -29,6 +29,7 @@ SLOTS = (
     "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR)[]"
 )
 USERS_AT_ONCE = 6_000_000  # cells of one dense score matrix
+SEARCHED = 4  # times as many cells for a search, whose answer is nothing else, as for a candidate
 
 
 def behaviour_of(
@@ -481,8 +482,7 @@ def _in_cells(snapshot: Snapshot, vector: np.ndarray, nearest: np.ndarray) -> tu
     assert snapshot.cells is not None
     lines = snapshot.cells.scan(vector[None], nearest[None], snapshot.text_in_cells)
     column = np.arange(lines.score.shape[1])
-    place = lines.place(np.zeros(len(column), np.int64), column)
-    return snapshot.cells.order[place].astype(np.int64), lines.score[0]
+    return lines.item(np.zeros_like(column), column), lines.score[0]
 
 
 def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -496,7 +496,7 @@ def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k:
         score = (snapshot.text @ vector)[item]
     else:
         order = np.argsort(-np.round((cells.centres @ vector).astype(np.float64), 6), kind="stable")
-        probed = 2 * cells.probed
+        probed = SEARCHED * cells.probed
         item, score = _in_cells(snapshot, vector, order[:probed])
         while allowed[item].sum() < k and probed < len(order):
             probed *= 4

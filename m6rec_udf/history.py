@@ -115,7 +115,7 @@ class Profile:
         np.fmax.at(self.tenure_days, b.row, age)
         self.events_short = per_user((age <= 0.01 * self.span).astype(float))
         self.events_long = per_user((age <= 0.1 * self.span).astype(float))
-        popularity = np.log1p(self.snapshot.column("events"))[b.item]
+        popularity = np.log1p(self.snapshot.column("events")[b.item])
         self.mean_log_popularity = per_user(popularity) / some
         price = self.snapshot.column("price")[b.item]
         priced = ~np.isnan(price)

@@ -6,8 +6,13 @@ One user's list (m6_one_list) and those of many (m6_lists) are two entrances to 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +24,9 @@ from m6rec_udf.logistic import sigmoid
 from m6rec_udf.ranking import Features
 from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, weights_of
 
-CELLS_AT_ONCE = 6_000_000  # of one dense score matrix
-FRONT = 100  # candidates of a user that the trees order
+USERS_AT_ONCE = 128  # of one block: the products are full, what they work on stays in the processor's cache
+PAIRS_AT_ONCE = 20_000_000  # of a block's users and all items, at a byte each
+FRONT = 150  # candidates of a user that the trees order
 
 __all__ = ["Lists", "Request", "boost_of", "drawn", "lists_of", "weights_of"]
 
@@ -93,32 +99,53 @@ def lists_of(
     uniform: np.ndarray | None = None,
     extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> Lists:
-    """The lists of any number of users, in blocks that bound the memory.
+    """The lists of any number of users, in blocks that bound the memory, on all cores.
 
     Args:
         weights: float64 ``[users, bits]`` by strategy bit.
         uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
         extra: (row, item, bit) of candidates computed beforehand.
     """
-    step = max(1, min(behaviour.users, CELLS_AT_ONCE // max(snapshot.n, 1)))
-    parts = []
-    for start in range(0, max(behaviour.users, 1), step):
+    step = min(USERS_AT_ONCE, max(1, PAIRS_AT_ONCE // max(snapshot.n, 1)))
+
+    def block(start: int) -> Lists:
         stop = min(start + step, behaviour.users)
         own = None
         if extra is not None:
             inside = (extra[0] >= start) & (extra[0] < stop)
             own = (extra[0][inside] - start, extra[1][inside], extra[2][inside])
-        part = _block(
-            snapshot,
-            Profile(snapshot, behaviour.block(start, stop)),
-            request,
-            weights[start:stop],
-            None if uniform is None else uniform[start:stop],
-            own,
-        )
+        profile = Profile(snapshot, behaviour.block(start, stop))
+        drawn = None if uniform is None else uniform[start:stop]
+        part = _block(snapshot, profile, request, weights[start:stop], drawn, own)
         part.row += start
-        parts.append(part)
+        return part
+
+    starts = range(0, behaviour.users, step)
+    if len(starts) <= 1:
+        return block(0)
+    with _one_blas_thread(), ThreadPoolExecutor(min(os.cpu_count() or 1, len(starts))) as pool:
+        parts = list(pool.map(block, starts))
     return Lists(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Lists)))
+
+
+_limit_lock = threading.Lock()
+_limits: list[Any] = []  # one entry for each batch at work, the first holds what was before
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Products on one thread each while blocks share the cores: threads of BLAS wait in a busy loop, blocks do not."""
+    from threadpoolctl import threadpool_limits
+
+    with _limit_lock:
+        _limits.append(None if _limits else threadpool_limits(1, "blas"))
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            if len(_limits) == 1:
+                _limits[0].restore_original_limits()
+            _limits.pop()
 
 
 def _block(
@@ -192,7 +219,7 @@ class _Ranking:
         """Calibrated satisfaction at candidate positions, float64."""
         missing = at[np.isnan(self._satisfaction[at])]
         if len(missing):
-            odds = self._model.with_trees(self._start, self._coefficient, self._features, missing)
+            odds = self._model.with_trees(self._start, self._coefficient, self._features, missing, on=1)
             self._satisfaction[missing] = sigmoid(odds)
         return np.asarray(self._satisfaction[at])
 

@@ -67,75 +67,110 @@ ITEM_FEATURES = tuple(name for name in FEATURES if name.startswith("item_"))  # 
 PLACE = {name: at for at, name in enumerate(FEATURES)}
 
 
-class Features:
-    """Features of the candidates of a block of users, each computed when it is asked for; NaN where nothing is known.
+def _named(kind: str) -> tuple[str, ...]:
+    return tuple(name for name in FEATURES if name.startswith(kind))
 
-    ``features["rank_semantic"]`` is one column of all candidates, float32 ``[c]``; ``features.matrix(at)`` is all
-    columns of some.
+
+USER_FEATURES, SHARES, RANKS = _named("user_"), _named("share_"), _named("rank_")
+
+
+class Features:
+    """Features of the candidates of a block of users, computed when they are asked for; NaN where nothing is known.
+
+    ``features.columns(names)`` are some columns of all candidates, ``features.matrix(at)`` all columns of some.
     """
 
     def __init__(self, snapshot: Snapshot, profile: Profile, found: Candidates) -> None:
         self.snapshot, self.profile, self.found = snapshot, profile, found
-        self._columns: dict[str, np.ndarray] = {}
         self._by_user = _ByUser(found.row, profile.users)
         self._of_user = _user_features(profile)
-        self._known = profile.find(found.row, found.item)
+        self._pair = profile.find(found.row, found.item)
+        self._once: dict[str, np.ndarray] = {}  # what matrix does not compute for some candidates alone
 
     def __len__(self) -> int:
         return len(self.found.row)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._columns:
-            self._columns[name] = np.asarray(self._column(name, None), np.float32)
-        return self._columns[name]
+        return np.asarray(self.columns((name,))[0])
+
+    def columns(self, names: tuple[str, ...]) -> np.ndarray:
+        """Columns of all candidates, float32 ``[len(names), c]``."""
+        out = np.empty((len(names), len(self)), np.float32)
+        for at, name in enumerate(names):
+            if name not in self._once:
+                self._compute(name)
+            out[at] = self._once[name]
+        return out
 
     def matrix(self, at: np.ndarray | None = None) -> np.ndarray:
         """All columns of the candidates ``at`` these positions (default: of all), float32 ``[r, len(FEATURES)]``."""
-        item = self.found.item if at is None else self.found.item[at]
-        out = np.empty((len(item), len(FEATURES)), np.float32)
+        found, part = self.found, slice(None) if at is None else at
+        row, item = found.row[part], found.item[part]
+        out = np.empty((len(row), len(FEATURES)), np.float32)
         out[:, : len(ITEM_FEATURES)] = self.snapshot.item_features[item]
-        for name in FEATURES[len(ITEM_FEATURES) :]:
-            if name in self._columns or name.startswith(("share_", "rank_")):  # they compare with the user's others
-                out[:, PLACE[name]] = self[name] if at is None else self[name][at]
-            else:
-                out[:, PLACE[name]] = self._column(name, at)
+        out[:, _span(USER_FEATURES)] = self._of_user[row]
+        out[:, PLACE["pair_popularity_gap"]] = (
+            out[:, PLACE["item_log_events"]] - self._of_user[row, _of_user("user_mean_log_popularity")]
+        )
+        out[:, PLACE["pair_price_gap"]] = out[:, PLACE["item_log_price"]] - self.profile.mean_log_price[row]
+        for name in ("pair_category_share", "pair_log_events", "score_buy_again"):
+            out[:, PLACE[name]] = self[name][part]
+        out[:, PLACE["pair_brand_share"]] = _share(self.profile, self.snapshot.brand, row, item)
+        self._last(out[:, PLACE["pair_last_share"]], out[:, PLACE["pair_repurchase_phase"]], item, part)
+        for name, score in found.scores.items():
+            out[:, PLACE[f"score_{name}"]] = score[part]
+        out[:, _span((*SHARES, *RANKS))] = self.columns((*SHARES, *RANKS)).T[part]
+        out[:, PLACE["supporters"]] = np.bitwise_count(found.supporters[part])
         return out
 
-    def _column(self, name: str, at: np.ndarray | None) -> np.ndarray:
-        """One column of the candidates at some positions; None: of all."""
+    def _compute(self, name: str) -> None:
         found, profile, snapshot = self.found, self.profile, self.snapshot
-        row, item = (found.row, found.item) if at is None else (found.row[at], found.item[at])
         kind, _, rest = name.partition("_")
-        column: np.ndarray
         if kind == "item":
-            column = snapshot.item_features[item, PLACE[name]]
+            self._once.update(zip(ITEM_FEATURES, snapshot.item_features[found.item].T, strict=True))
         elif kind == "user":
-            column = self._of_user[name][row]
-        elif name == "pair_popularity_gap":
-            column = self._column("item_log_events", at) - self._of_user["user_mean_log_popularity"][row]
-        elif name == "pair_price_gap":
-            column = self._column("item_log_price", at) - profile.mean_log_price[row]
-        elif kind == "pair" or name == "score_buy_again":
-            pair = self._known if at is None else (self._known[0][at], self._known[1][at])
-            column = _pair_feature(snapshot, profile, name, row, item, pair)
-        elif kind == "score":
-            column = found.scores[rest] if at is None else found.scores[rest][at]
+            self._once[name] = self._of_user[found.row, _of_user(name)]
+        elif kind == "share":
+            scores = np.stack([found.scores[each.removeprefix("share_")] for each in SHARES])
+            self._once.update(zip(SHARES, self._by_user.share_of_best(scores), strict=True))
+        elif kind == "rank":
+            raw = [found.scores[each.removeprefix("rank_")] for each in RANKS[:-2]]
+            trend = self["item_log_trend_short"] + self["item_log_trend_medium"]
+            lines = np.stack([*np.maximum(raw, 0), trend, self["item_log_success_long"]])
+            self._once.update(zip(RANKS, self._by_user.rank(lines), strict=True))
+        elif name == "pair_category_share":
+            self._once[name] = _share(profile, snapshot.category, found.row, found.item)
+        elif name in ("pair_log_events", "score_buy_again"):
+            own = np.flatnonzero(self._pair[1])
+            at = self._pair[0][own]
+            events, again = np.zeros((2, len(self)))
+            if len(own):
+                events[own] = np.log1p(profile.events[at])
+                again[own] = buy_again_score(snapshot, profile)[at]
+            self._once["pair_log_events"], self._once["score_buy_again"] = events, again
         elif name == "supporters":
-            column = np.bitwise_count(found.supporters if at is None else found.supporters[at])
+            self._once[name] = np.bitwise_count(found.supporters)
         else:
-            assert at is None, "shares and ranks compare a candidate with all others of its user"
-            column = self._compared(kind, rest)
-        return column
+            self._once[name] = found.scores[rest]
 
-    def _compared(self, kind: str, name: str) -> np.ndarray:
-        """A share_* or rank_* column of all candidates."""
-        if kind == "share":
-            return self._by_user.share_of_best(self.found.scores[name])
-        if name == "trending":
-            return self._by_user.rank(self["item_log_trend_short"] + self["item_log_trend_medium"])
-        if name == "success":
-            return self._by_user.rank(self["item_log_success_long"])
-        return self._by_user.rank(np.maximum(self.found.scores[name], 0))
+    def _last(self, share: np.ndarray, phase: np.ndarray, item: np.ndarray, part: slice | np.ndarray) -> None:
+        """Fill in when the user had each item last, as a share of the span and of the item's usual rhythm."""
+        at, is_there = self._pair[0][part], self._pair[1][part]
+        share[:], phase[:] = np.nan, np.nan
+        own = np.flatnonzero(is_there)
+        if len(own):
+            last = self.profile.last_days[at[own]]
+            rhythm = self.snapshot.column("repurchase_days")[item[own]].astype(np.float64)
+            share[own], phase[own] = last / self.profile.span, last / np.maximum(rhythm, 0.01)
+
+
+def _span(names: tuple[str, ...]) -> slice:
+    """Where features that stand together stand."""
+    return slice(PLACE[names[0]], PLACE[names[-1]] + 1)
+
+
+def _of_user(name: str) -> int:
+    return PLACE[name] - PLACE[USER_FEATURES[0]]
 
 
 def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndarray:
@@ -173,10 +208,10 @@ def item_features(snapshot: Snapshot) -> np.ndarray:
     return np.column_stack([columns[name] for name in ITEM_FEATURES]).astype(np.float32)
 
 
-def _user_features(profile: Profile) -> dict[str, np.ndarray]:
-    """Features named user_*, one entry per user."""
+def _user_features(profile: Profile) -> np.ndarray:
+    """Features named user_*, float64 ``[users, len(USER_FEATURES)]``."""
     events = profile.user_events
-    return {
+    columns = {
         "user_log_events": np.log1p(events),
         "user_repeat_share": 1 - profile.items / np.where(events > 0, events, np.nan),
         "user_satisfaction": profile.user_satisfaction,
@@ -187,32 +222,7 @@ def _user_features(profile: Profile) -> dict[str, np.ndarray]:
         "user_log_events_long": np.log1p(profile.events_long),
         "user_mean_log_popularity": profile.mean_log_popularity,
     }
-
-
-def _pair_feature(
-    snapshot: Snapshot,
-    profile: Profile,
-    name: str,
-    row: np.ndarray,
-    item: np.ndarray,
-    pair: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """A feature of (user, item) pairs; ``pair``: where each stands in the profile, and whether it is there."""
-    if name in ("pair_category_share", "pair_brand_share"):
-        return _share(profile, snapshot.category if name == "pair_category_share" else snapshot.brand, row, item)
-    out = np.zeros(len(row)) if name in ("pair_log_events", "score_buy_again") else np.full(len(row), np.nan)
-    own = np.flatnonzero(pair[1])
-    at = pair[0][own]
-    if name == "pair_log_events":
-        out[own] = np.log1p(profile.events[at])
-    elif name == "score_buy_again":
-        out[own] = buy_again_score(snapshot, profile)[at]
-    elif name == "pair_last_share":
-        out[own] = profile.last_days[at] / profile.span
-    else:
-        rhythm = snapshot.column("repurchase_days")[item[own]].astype(np.float64)
-        out[own] = profile.last_days[at] / np.maximum(rhythm, 0.01)
-    return out
+    return np.stack([columns[name] for name in USER_FEATURES], axis=1)
 
 
 def _share(profile: Profile, code: np.ndarray, row: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -241,24 +251,24 @@ class _ByUser:
         self.place = np.arange(len(row)) - first[row]
         self.shape = (users, int(self.place.max(initial=-1)) + 1)
 
-    def _lines(self, score: np.ndarray) -> np.ndarray:
-        lines = np.full(self.shape, -np.inf)
-        lines[self.row, self.place] = score
+    def _lines(self, scores: np.ndarray) -> np.ndarray:
+        lines = np.full((len(scores), *self.shape), -np.inf)
+        lines[:, self.row, self.place] = scores
         return lines
 
-    def share_of_best(self, score: np.ndarray) -> np.ndarray:
-        """Score over the user's best one, in [0, 1]; 0 where the strategy says nothing."""
-        positive = np.maximum(score.astype(np.float64), 0.0)
-        best = self._lines(positive).max(axis=1, initial=0.0)
-        return np.asarray(positive / np.where(best > 0, best, 1.0)[self.row])
+    def share_of_best(self, scores: np.ndarray) -> np.ndarray:
+        """Scores ``[s, c]`` over the user's best one of each, in [0, 1]; 0 where the strategy says nothing."""
+        positive = np.maximum(scores.astype(np.float64), 0.0)
+        best = self._lines(positive).max(axis=2, initial=0.0)
+        return np.asarray(positive / np.where(best > 0, best, 1.0)[:, self.row])
 
-    def rank(self, score: np.ndarray) -> np.ndarray:
-        """Rank from 0 inside the user's candidates, largest score first; ties share the first one's rank."""
-        lines = self._lines(np.round(score.astype(np.float64), 6))
-        order = np.argsort(-lines, axis=1)
-        ordered = np.take_along_axis(lines, order, 1)
-        start = np.broadcast_to(np.arange(self.shape[1]), self.shape).copy()
-        start[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = 0
-        ranks = np.empty(self.shape)
-        np.put_along_axis(ranks, order, np.maximum.accumulate(start, axis=1).astype(np.float64), 1)
-        return np.asarray(ranks[self.row, self.place])
+    def rank(self, scores: np.ndarray) -> np.ndarray:
+        """Ranks ``[s, c]`` from 0 inside the user's candidates, largest first; ties share the first one's rank."""
+        lines = self._lines(np.round(scores.astype(np.float64), 6))
+        order = np.argsort(-lines, axis=2)
+        ordered = np.take_along_axis(lines, order, 2)
+        start = np.broadcast_to(np.arange(self.shape[1]), lines.shape).copy()
+        start[:, :, 1:][ordered[:, :, 1:] == ordered[:, :, :-1]] = 0
+        ranks = np.empty(lines.shape)
+        np.put_along_axis(ranks, order, np.maximum.accumulate(start, axis=2).astype(np.float64), 2)
+        return np.asarray(ranks[:, self.row, self.place])

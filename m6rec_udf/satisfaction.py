@@ -88,24 +88,23 @@ class Part:
     def raw(self, x: np.ndarray) -> np.ndarray:
         """Logit of z before calibration, float64 ``[r]``."""
         columns = Columns(x)
-        return np.asarray(self.start(columns, linear_columns(columns)) + self.trees_of(x))
+        return np.asarray(self.start(columns, linear_rows(columns)) + self.trees_of(x))
 
-    def start(self, columns: Columns | Features, linear: list[np.ndarray]) -> np.ndarray:
-        """The raw score without the trees, float64 ``[r]``; ``linear`` are the linear_columns of the rows."""
+    def start(self, columns: Columns | Features, linear: np.ndarray) -> np.ndarray:
+        """The raw score without the trees, float64 ``[r]``; ``linear`` are the linear_rows of the columns."""
         if not self.text:
             return np.asarray(logit(np.full(len(columns), self.base_rate)) + _prior_score(columns))
-        out = np.full(len(columns), self.linear[0], np.float64)
-        for weight, column in zip(self.linear[1:], linear, strict=True):
-            out += weight * column
-        return out
+        weight = np.asarray(self.linear)
+        return np.asarray(weight[0] + (weight[1:, None] * linear).sum(axis=0))
 
-    def trees_of(self, x: np.ndarray) -> np.ndarray:
-        """What the trees add to the raw score, float64 ``[r]``."""
+    def trees_of(self, x: np.ndarray, *, on: int | None = None) -> np.ndarray:
+        """What the trees add to the raw score, float64 ``[r]``; ``on`` so many threads, None: all that are free."""
         booster = self.booster()
         if booster is None or not len(x):
             return np.zeros(len(x))
-        many = threads() if len(x) > MANY_ROWS else 1
-        return np.asarray(booster.predict(x, raw_score=True, num_threads=many), np.float64)
+        if on is None:
+            on = threads() if len(x) > MANY_ROWS else 1
+        return np.asarray(booster.predict(x, raw_score=True, num_threads=on), np.float64)
 
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
@@ -207,7 +206,7 @@ class SatisfactionModel:
         """Log-odds without the trees, float64 ``[r]``, and the coefficient of each part's."""
         columns = _columns(x)
         coefficient, out = self.mixture(columns)
-        linear = linear_columns(columns)
+        linear = linear_rows(columns)
         for name, weight in coefficient.items():
             if weight.any():
                 part = self.parts[name]
@@ -220,6 +219,8 @@ class SatisfactionModel:
         coefficient: dict[str, np.ndarray],
         columns: Columns | Features,
         at: np.ndarray | None = None,
+        *,
+        on: int | None = None,
     ) -> np.ndarray:
         """Logit of the calibrated satisfaction, float64, of the rows ``at`` (None: of all) from what ``start`` gave."""
         x = columns.matrix(at)
@@ -229,7 +230,7 @@ class SatisfactionModel:
             if isinstance(part, Part) and part.text:
                 own = np.flatnonzero(mine)
                 rows = x if len(own) == len(x) else x[own]
-                out[own] += mine[own] * part.trees_of(rows)
+                out[own] += mine[own] * part.trees_of(rows, on=on)
         return out
 
     def log_odds(self, x: np.ndarray | Features) -> np.ndarray:
@@ -253,6 +254,10 @@ class Columns:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return np.asarray(self.x[:, PLACE[name]])
+
+    def columns(self, names: tuple[str, ...]) -> np.ndarray:
+        """Columns of all rows, float32 ``[len(names), r]``."""
+        return np.asarray(self.x[:, [PLACE[name] for name in names]].T)
 
     def matrix(self, at: np.ndarray | None = None) -> np.ndarray:
         """All columns of some rows; None: of all."""
@@ -315,14 +320,22 @@ def _prior_score(columns: Columns | Features) -> np.ndarray:
     return np.asarray(score - 2.0)
 
 
-def linear_columns(columns: Columns | Features) -> list[np.ndarray]:
-    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown."""
-    logs = [columns[name].astype(np.float64) for name in LINEAR_LOGS]
-    ranks = [5.0 / (5.0 + columns[name].astype(np.float64)) for name in LINEAR_RANKS]
-    shares = [np.log(np.maximum(columns[name].astype(np.float64), 0.0) + 0.01) for name in LINEAR_SHARES]
-    return [np.where(np.isfinite(column), column, 0.0) for column in (*logs, *ranks, *shares)]
+LINEAR = LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES
+
+
+def linear_rows(columns: Columns | Features) -> np.ndarray:
+    """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown.
+
+    Returns float64 ``[linear features, r]``.
+    """
+    out = columns.columns(LINEAR).astype(np.float64)
+    ranks, shares = out[len(LINEAR_LOGS) : -len(LINEAR_SHARES)], out[-len(LINEAR_SHARES) :]
+    ranks[:] = 5.0 / (5.0 + ranks)
+    shares[:] = np.log(np.maximum(shares, 0.0) + 0.01)
+    out[~np.isfinite(out)] = 0.0
+    return out
 
 
 def linear_inputs(x: np.ndarray) -> np.ndarray:
     """The same of a feature matrix, float64 ``[r, linear features]``."""
-    return np.column_stack(linear_columns(Columns(x)))
+    return linear_rows(Columns(x)).T

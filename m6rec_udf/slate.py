@@ -160,16 +160,14 @@ def _upcoming(
     table = np.full((users, len(bits), k + 2), -1, np.int32)
     fresh = np.flatnonzero(~is_seen[order])
     row = np.repeat(np.arange(users), np.diff(first))[fresh]
-    backed, place = supporters[order[fresh]], fresh - first[row]
-    for column, bit in enumerate(bits.tolist()):
-        own = is_weighted[row, column] if not is_weighted[:, column].all() else None
-        if bit != BLENDED_BIT:
-            proposed = (backed >> np.uint64(bit)) & np.uint64(1) > 0
-            own = proposed if own is None else own & proposed
-        mine, at = (row, place) if own is None else (row[own], place[own])
-        depth = np.arange(len(mine)) - np.searchsorted(mine, np.arange(users))[mine]
-        keep = depth <= k
-        table[mine[keep], column, depth[keep]] = at[keep]
+    own = (supporters[order[fresh]] >> bits.astype(np.uint64)[:, None]) & np.uint64(1) > 0
+    own[bits == BLENDED_BIT] = True
+    if not is_weighted.all():
+        own &= is_weighted[row].T
+    before = np.concatenate([np.zeros((len(bits), 1), np.int32), np.cumsum(own, axis=1, dtype=np.int32)], axis=1)
+    depth = before[:, :-1] - before[:, np.searchsorted(row, np.arange(users))][:, row]
+    column, at = np.nonzero(own & (depth <= k))
+    table[row[at], column, depth[column, at]] = (fresh - first[row])[at]
     return table
 
 
@@ -181,40 +179,41 @@ def _take_slots(
     Returns (place ``[users, k]``, -1 for none; (backing, eligible, both bool ``[users, k, bits]``, column of the
     strategy, propensity, both ``[users, k]``)).
     """
-    users, width, _ = table.shape
-    rows, columns = np.arange(users), np.arange(width)
-    at, credit = np.zeros((users, width), np.int64), np.zeros((users, width))
+    users, width, depth = table.shape
+    rows, line = np.arange(users), table.ravel()
+    at = np.arange(users * width).reshape(users, width) * depth  # where each strategy stands in its list
     shown = np.zeros((users, int(table.max(initial=-1)) + 2), bool)  # the last column stands for the end of a list
+    flags, start = shown.ravel(), (rows * shown.shape[1])[:, None]
+    credit = np.zeros((users, width))
+    next_ones = np.full((users, k, width), -1)
     chosen, pick = np.full((users, k), -1), np.zeros((users, k), np.int64)
-    backing, eligible = np.zeros((users, k, width), bool), np.zeros((users, k, width), bool)
-    propensity = np.full((users, k), np.nan)
-    upcoming = table[:, :, 0].copy()
     for slot in range(k):
-        while (passed := shown[rows[:, None], upcoming]).any():
+        upcoming = line[at]
+        while (passed := flags[start + upcoming] & (upcoming >= 0)).any():
             at += passed
-            upcoming = table[rows[:, None], columns, at]
+            upcoming = line[at]
         is_left = upcoming >= 0
         if not is_left.any():
             break
-        live = np.where(is_left, weights, 0.0)
-        reached = np.cumsum(live, axis=1)
-        total = reached[:, -1]
+        live = weights * is_left
         if uniform is None:
             credit += live
-            best = np.argmax(np.where(is_left, np.round(credit, 9), -np.inf), axis=1)
-            credit[rows, best] -= total
+            best = np.where(is_left, np.round(credit, 9), -np.inf).argmax(axis=1)
+            credit[rows, best] -= np.cumsum(live, axis=1)[:, -1]
         else:
-            hit = is_left & ((uniform[:, slot] * total)[:, None] < reached)
-            last = width - 1 - np.argmax(is_left[:, ::-1], axis=1)
-            best = np.where(hit.any(axis=1), np.argmax(hit, axis=1), last)
+            reached = np.cumsum(live, axis=1)
+            hit = is_left & ((uniform[:, slot] * reached[:, -1])[:, None] < reached)
+            last = width - 1 - is_left[:, ::-1].argmax(axis=1)
+            best = np.where(hit.any(axis=1), hit.argmax(axis=1), last)
         choice = upcoming[rows, best]
-        back = is_left & (upcoming == choice[:, None])
-        chosen[:, slot], pick[:, slot], backing[:, slot], eligible[:, slot] = choice, best, back, is_left
-        if uniform is not None:
-            backed = np.cumsum(np.where(back, weights, 0.0), axis=1)[:, -1]
-            propensity[:, slot] = backed / np.where(total > 0, total, 1.0)
-        some = choice >= 0
-        shown[rows[some], choice[some]] = True
+        next_ones[:, slot], chosen[:, slot], pick[:, slot] = upcoming, choice, best
+        shown[rows, choice] = choice >= 0
+    eligible = next_ones >= 0
+    backing = eligible & (next_ones == chosen[:, :, None])
+    propensity = np.full((users, k), np.nan)
+    if uniform is not None:
+        backed, total = (np.cumsum(weights[:, None] * part, axis=2)[:, :, -1] for part in (backing, eligible))
+        propensity = backed / np.where(total > 0, total, 1.0)
     return chosen, (backing, eligible, pick, propensity)
 
 

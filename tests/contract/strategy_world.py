@@ -16,7 +16,7 @@ from m6rec_udf import models
 from m6rec_udf.arrays import Snapshot, of_version
 from m6rec_udf.candidates import Candidates, Scores, propose
 from m6rec_udf.functions import behaviour_of
-from m6rec_udf.history import Profile
+from m6rec_udf.history import Behaviour, Profile
 from m6rec_udf.query import one
 from m6rec_udf.registry import context_of
 
@@ -99,13 +99,16 @@ class World:
         self.work.execute(f"drop table temp.cand_{strategy}")
         return found
 
-    def profile(self, user_ids: list[str], until: Any = None) -> Profile:
+    def behaviour(self, user_ids: list[str], until: Any = None) -> Behaviour:
         table = self.con.sql(
             "select segment, history from m6.user_history($ids, until := $until) order by list_position($ids, user_id)",
             params={"ids": user_ids, "until": until or self.as_of},
         ).to_arrow_table()
         histories = table["history"].combine_chunks()
-        return Profile(self.snapshot, behaviour_of(self.snapshot, histories, table["segment"].to_pylist()))
+        return behaviour_of(self.snapshot, histories, table["segment"].to_pylist())
+
+    def profile(self, user_ids: list[str], until: Any = None) -> Profile:
+        return Profile(self.snapshot, self.behaviour(user_ids, until))
 
     def in_memory(self, users: list[int], **options: Any) -> tuple[Profile, Candidates]:
         profile = self.profile([self.users[user] for user in users])
