@@ -238,6 +238,8 @@ class _Build:
         for name, part in model.parts.items():
             y = past.visits.of_what_comes_next.y if name == "session" else past.rows.y[teaches(name, names)]
             kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
+            if name == "stranger":
+                kind = "logistic, of trends"
             if name == "unseen":
                 kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"

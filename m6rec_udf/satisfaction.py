@@ -19,7 +19,7 @@ from m6rec_udf.logistic import logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.unseen import UnseenPart, is_unseen
 
-LINEAR_LOGS = (
+LINEAR_TRENDS = (
     "item_log_trend_very_short",
     "item_log_trend_short",
     "item_log_trend_medium",
@@ -29,6 +29,9 @@ LINEAR_LOGS = (
     "item_log_success_short",
     "item_log_success_medium",
     "item_log_success_long",
+)
+LINEAR_LOGS = (
+    *LINEAR_TRENDS,
     "pair_log_events",
     "pair_category_share",
     "score_buy_again",
@@ -43,6 +46,7 @@ LINEAR_RANKS = (
     "rank_success",
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
+LINEAR_FEATURES = LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES
 LEAST_SESSION = 1e-3  # user_session five hours after the last behaviour: the visit is over
 PARTS = ("new", "known", "unseen", "stranger", "session")
 
@@ -52,11 +56,11 @@ class Part:
     """One model: a logistic score, trees on top of it, and a calibration.
 
     Attributes:
-        text: LightGBM's own text format; empty where there was too little to learn from, then a fixed
-            score of trend and strategy ranks orders the items around the base rate.
+        text: LightGBM's own text format; empty where the logistic score answers alone, and where there was too little
+            to learn even that, then a fixed score of trend and strategy ranks orders the items around the base rate.
         slope, intercept: calibration sigmoid(slope * logit(z) + intercept) (Platt 1999).
         base_rate: mean y of the training rows.
-        linear: intercept and weights of the logistic score the trees start from.
+        linear: intercept and weights of the logistic score the trees start from, by LINEAR_FEATURES.
         curve: cross-entropy on the later slice by number of trees.
     """
 
@@ -86,6 +90,8 @@ class Part:
         if not len(x):
             return np.zeros(0)
         booster = self.booster()
+        if booster is None and self.linear:
+            return np.asarray(self.linear_parts(x).sum(1))
         if booster is None:
             return np.asarray(logit(np.full(len(x), self.base_rate)) + _prior_score(x))
         trees = booster.predict(x, raw_score=True, num_threads=threads() if len(x) > 4096 else 1)

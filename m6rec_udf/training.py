@@ -22,15 +22,15 @@ from m6rec_udf.satisfaction import is_known
 
 WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
-WINDOWS_OF_SMALL_LOGS = 7
+WINDOWS_OF_SMALL_LOGS = 6
 SMALL_LOG = 300_000  # events
 WINDOWS_OF_LARGE_LOGS = 2
 LARGE_LOG = 3_000_000  # where one window holds enough to learn from and each costs a pass over the log
-USERS_PER_WINDOW = 2000
-NEGATIVES_PER_USER = {False: 50, True: 20}  # of items new to the user, and of items it knows
+USERS_PER_WINDOW = 1000
+NEGATIVES_PER_USER = {False: 30, True: 20}  # of items new to the user, and of items it knows
 LEAST_STRANGERS = 100  # users asked about without a history, per window
 MOST_OF_A_SHORT_HISTORY = 5  # behaviours
-VISITS_PER_WINDOW = 1000
+VISITS_PER_WINDOW = 300
 QUESTIONS_PER_USER = 8
 REQUESTS_PER_WINDOW = 3000
 LARGEST_IMPRESSION_WEIGHT = 10.0
@@ -120,7 +120,8 @@ def rows_of_impressions(
         shown, place = shown[known], place[known]
         weight = np.minimum(1.0 / impressions.propensity[shown], LARGEST_IMPRESSION_WEIGHT)
         y, slot = impressions.satisfaction[shown], impressions.rank[shown]
-        parts.append(Rows(x[place], y, weight, slot, np.ones(len(y), bool)))
+        window = np.full(len(y), snapshot.settings["as_of"])
+        parts.append(Rows(x[place], y, weight, slot, np.ones(len(y), bool), window))
     return join(parts) if parts else no_rows()
 
 
@@ -268,7 +269,8 @@ def _rows_of_questions(
     y = np.where(is_answered, answers.y[at], 0.0) if len(answers.key) else np.zeros(len(wanted))
     is_next = np.zeros(len(wanted), bool) if answers.is_next is None else is_answered & answers.is_next[at]
     keep, weight = _sample(found.row, y, is_known(x), behaviour.users, generator)
-    return Rows(x[keep], y[keep], weight, np.zeros(len(keep), np.int64), is_next[keep])
+    window = np.full(len(keep), snapshot.settings["as_of"])
+    return Rows(x[keep], y[keep], weight, np.zeros(len(keep), np.int64), is_next[keep], window)
 
 
 def _sample(
