@@ -106,7 +106,7 @@ def test_y_one_drives_z_to_one_and_y_zero_to_zero(column):
     model = train(examples(4000, 2000, label, column), seed=0)
     check = rows(2000, 2, lambda value: value, column)
     z = model.predict(check.x)
-    clear = np.abs(check.y - 0.5) > 0.05
+    clear = np.abs(check.y - 0.5) > 0.1  # thresholds are drawn: the step is a slope
     assert model.new.text
     assert z[clear & (check.y > 0.5)].min() > 0.9
     assert z[clear & (check.y < 0.5)].max() < 0.1
@@ -273,7 +273,7 @@ def test_strangers_have_a_model_of_their_own():
         out.y[:] = np.where(stranger, value > 0.5, value < 0.5)
         return out
 
-    model = train(Examples(made(3000, 0), made(1500, 1)), seed=0)
+    model = train(Examples(made(8000, 0), made(1500, 1)), seed=0)
     assert set(model.parts) == {"new", "unseen", "stranger"}
     check = made(1000, 2)
     z, stranger = model.predict(check.x), check.x[:, events] == 0
