@@ -267,6 +267,8 @@ class _Build:
         for name, part in model.parts.items():
             y = past.visits.of_what_comes_next.y if name == "session" else past.rows.y[teaches(name, names)]
             kind = "LightGBM, cross_entropy" if part.text else "fixed score around the base rate"
+            if name == "stranger":
+                kind = "logistic, of trends"
             if name == "unseen":
                 kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
@@ -315,10 +317,9 @@ class _Build:
             if impressions and at == 0:  # nobody both teaches and judges
                 judges = judges.only(judges.user % 2 == 1)
                 impressions[at] = impressions[at].only(impressions[at].user % 2 == 0)
-            users, asked = training.questions_per_window(len(starts))
-            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, most=users, extra=extra))
+            out.append(training.rows_of_window(snapshot, self.log, judges, seed=seed, extra=extra))
             end, among = moment.seconds(windows[at][1]), np.unique(judges.user)
-            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, most=asked, among=among))
+            visits.append(training.rows_of_visits(snapshot, self.log, end, seed=seed, among=among))
             if impressions:
                 shown.append(training.rows_of_impressions(snapshot, self.log, impressions[at], seed=seed, extra=extra))
             self.clock("rows of past moments")

@@ -140,7 +140,7 @@ def contributions(model: SatisfactionModel, x: np.ndarray) -> tuple[float, np.nd
     proportion in which they answer.
     """
     from m6rec_udf.ranking import FEATURES
-    from m6rec_udf.satisfaction import LINEAR_LOGS, LINEAR_RANKS, LINEAR_SHARES
+    from m6rec_udf.satisfaction import LINEAR_FEATURES
     from m6rec_udf.unseen import UnseenPart
 
     coefficient, offset = model.mixture(x)
@@ -156,11 +156,13 @@ def contributions(model: SatisfactionModel, x: np.ndarray) -> tuple[float, np.nd
             total[-1] += weight[0] * floor
             continue
         booster = part.booster()
-        if booster is None:
+        if booster is None and not part.linear:
             return 0.0, None
-        shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
+        shares = np.zeros(len(FEATURES) + 1)
+        if booster is not None:
+            shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
         linear = part.linear_parts(x)[0]
-        for feature, share in zip(LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES, linear[1:], strict=True):
+        for feature, share in zip(LINEAR_FEATURES, linear[1:], strict=True):
             shares[FEATURES.index(feature)] += share
         shares[-1] += linear[0]
         total += weight[0] * shares

@@ -9,14 +9,24 @@ import numpy as np
 
 from m6rec_udf.logistic import calibrate, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
-from m6rec_udf.satisfaction import Part, SatisfactionModel, has_history, is_known, linear_inputs, part_names, threads
+from m6rec_udf.satisfaction import (
+    LINEAR_FEATURES,
+    LINEAR_TRENDS,
+    Part,
+    SatisfactionModel,
+    has_history,
+    is_known,
+    linear_inputs,
+    part_names,
+    threads,
+)
 from m6rec_udf.unseen import train_unseen
 
 TREES = 100
 PATIENCE = 20  # trees without a better order on the later slice, before training stops
 SESSION_SHARES = (0.0, 0.1, 0.2, 0.35)  # of the session part between visits, to choose from
 LEAST_POSITIVES = 30
-SPLIT_POSITIVES = 300  # of strangers and of others, before each gets a part of its own
+TREND_RIDGE = 10.0
 SMALL_ROWS = 60_000
 TEACHERS = {"new": ("new", "stranger")}  # rows of which parts teach a part, where not only its own
 PARAMETERS: dict[str, Any] = {
@@ -24,6 +34,7 @@ PARAMETERS: dict[str, Any] = {
     "metric": ["auc", "cross_entropy"],  # stops on the order: a shift of the base rate is calibration's to mend
     "learning_rate": 0.1,
     "num_leaves": 15,  # 7 where there are few rows
+    "extra_trees": True,  # one drawn threshold per feature: past windows' accidents are not worth finding
     "min_data_in_leaf": 50,
     "lambda_l2": 5.0,
     "feature_fraction": 0.4,
@@ -47,6 +58,7 @@ class Rows:
         slot: int ``[r]``, from 1: the slot an impression was shown in; 0: not an impression, but what the user
             did in a window of behaviour.
         is_next: bool ``[r]``, part of what the user did first after the question.
+        window: float ``[r]``, seconds since 1970 of the moment the row's window begins at.
     """
 
     x: np.ndarray
@@ -54,6 +66,7 @@ class Rows:
     weight: np.ndarray
     slot: np.ndarray
     is_next: np.ndarray
+    window: np.ndarray
 
     def only(self, keep: np.ndarray) -> Rows:
         """The rows of a mask."""
@@ -67,9 +80,8 @@ class Rows:
 
 def no_rows() -> Rows:
     """Nothing to learn from."""
-    return Rows(
-        np.zeros((0, len(FEATURES)), np.float32), np.zeros(0), np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool)
-    )
+    x, nothing = np.zeros((0, len(FEATURES)), np.float32), np.zeros(0)
+    return Rows(x, nothing, nothing, np.zeros(0, np.int64), np.zeros(0, bool), nothing)
 
 
 def join(parts: list[Rows]) -> Rows:
@@ -142,15 +154,17 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     strangers, guests = (
         [r.only(part_names(r.x, {*among, "stranger"}) == name) for r in (rows, later)] for name in ("stranger", "new")
     )
-    if _is_enough(*strangers, least=SPLIT_POSITIVES) and _is_enough(*guests, least=SPLIT_POSITIVES):
+    if _is_enough(*strangers) and _is_enough(*guests):
         among.add("stranger")
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(train_part(rows, later, seed=seed))
     parts = {
         name: train_part(rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)), seed=seed)
-        for name in sorted(among - {"unseen"})
+        for name in sorted(among - {"unseen", "stranger"})
     }
+    if "stranger" in among:
+        parts["stranger"] = train_stranger(*strangers)
     model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
     unseen = [rows.only(mine == "unseen"), later.only(mine_later == "unseen")]
     model.unseen = train_unseen(unseen, model.new.base_rate)
@@ -189,8 +203,43 @@ def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> None:
     _, model.new.slope, model.new.intercept = found[model.session_share]
 
 
-def _is_enough(rows: Rows, later: Rows, *, least: int = LEAST_POSITIVES) -> bool:
-    return bool((rows.y > 0).sum() >= least and (later.y > 0).sum() >= least // 3)
+def _is_enough(rows: Rows, later: Rows) -> bool:
+    return bool((rows.y > 0).sum() >= LEAST_POSITIVES and (later.y > 0).sum() >= LEAST_POSITIVES // 3)
+
+
+def train_stranger(rows: Rows, later: Rows) -> Part:
+    """What people without a history like: a score without trees, learned from all windows, calibrated on ``later``.
+
+    The mean of two logistic scores. One is ``fit_linear``, the other says which blend of the trends has foreseen it:
+    weights of at least 0 on the logs of behaviour and of successes at every half-life, and an intercept for each
+    window, so that no window's level passes for a trend. All strangers of a window are asked about the same items: it
+    is little more than one observation, and what is not held back learns its accidents.
+    """
+    from scipy.optimize import minimize
+
+    taught = join([rows, later])
+    taught = taught.only(taught.slot == 0)
+    inputs = taught.x[:, [FEATURES.index(name) for name in LINEAR_TRENDS]].astype(np.float64)
+    z = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-6)
+    windows, window = np.unique(taught.window, return_inverse=True)
+    n = len(windows)
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        raw = w[window] + z @ w[n:]
+        error = taught.weight * (sigmoid(raw) - taught.y)
+        value = float((taught.weight * (np.logaddexp(0.0, raw) - taught.y * raw)).sum())
+        gradient = np.concatenate([np.bincount(window, error, n), z.T @ error + TREND_RIDGE * w[n:]])
+        return value + 0.5 * TREND_RIDGE * float(w[n:] @ w[n:]), gradient
+
+    rate = float(np.average(taught.y, weights=taught.weight))
+    start = np.concatenate([np.full(n, logit(np.array([rate]))[0]), np.full(len(LINEAR_TRENDS), 0.1)])
+    bounds = [(None, None)] * n + [(0.0, None)] * len(LINEAR_TRENDS)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    weights = dict(zip(LINEAR_TRENDS, found[n:] / np.maximum(inputs.std(0), 1e-6), strict=True))
+    trends = [0.0, *(float(weights.get(name, 0.0)) for name in LINEAR_FEATURES)]
+    part = Part(base_rate=rate, linear=[(a + b) / 2 for a, b in zip(fit_linear(taught)[0], trends, strict=True)])
+    part.slope, part.intercept = calibrate(part.raw(later.x), later.y, later.weight)
+    return part
 
 
 def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:

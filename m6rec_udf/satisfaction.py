@@ -22,7 +22,7 @@ from m6rec_udf.unseen import UnseenPart
 if TYPE_CHECKING:
     from m6rec_udf.ranking import Features
 
-LINEAR_LOGS = (
+LINEAR_TRENDS = (
     "item_log_trend_very_short",
     "item_log_trend_short",
     "item_log_trend_medium",
@@ -32,6 +32,9 @@ LINEAR_LOGS = (
     "item_log_success_short",
     "item_log_success_medium",
     "item_log_success_long",
+)
+LINEAR_LOGS = (
+    *LINEAR_TRENDS,
     "pair_log_events",
     "pair_category_share",
     "score_buy_again",
@@ -47,6 +50,7 @@ LINEAR_RANKS = (
 )
 LINEAR_SHARES = ("share_covisitation", "share_item_item", "share_matrix_factorization", "share_semantic")
 MANY_ROWS = 4096  # fewer are predicted on one thread
+LINEAR_FEATURES = LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES
 LEAST_SESSION = 1e-3  # user_session five hours after the last behaviour: the visit is over
 PARTS = ("new", "known", "unseen", "stranger", "session")
 
@@ -56,11 +60,11 @@ class Part:
     """One model: a logistic score, trees on top of it, and a calibration.
 
     Attributes:
-        text: LightGBM's own text format; empty where there was too little to learn from, then a fixed
-            score of trend and strategy ranks orders the items around the base rate.
+        text: LightGBM's own text format; empty where the logistic score answers alone, and where there was too little
+            to learn even that, then a fixed score of trend and strategy ranks orders the items around the base rate.
         slope, intercept: calibration sigmoid(slope * logit(z) + intercept) (Platt 1999).
         base_rate: mean y of the training rows.
-        linear: intercept and weights of the logistic score the trees start from.
+        linear: intercept and weights of the logistic score the trees start from, by LINEAR_FEATURES.
         curve: cross-entropy on the later slice by number of trees.
     """
 
@@ -92,7 +96,7 @@ class Part:
 
     def start(self, columns: Columns | Features, linear: np.ndarray) -> np.ndarray:
         """The raw score without the trees, float64 ``[r]``; ``linear`` are the linear_rows of the columns."""
-        if not self.text:
+        if not self.linear:
             return np.asarray(logit(np.full(len(columns), self.base_rate)) + _prior_score(columns))
         weight = np.asarray(self.linear)
         return np.asarray(weight[0] + (weight[1:, None] * linear).sum(axis=0))
@@ -320,7 +324,7 @@ def _prior_score(columns: Columns | Features) -> np.ndarray:
     return np.asarray(score - 2.0)
 
 
-LINEAR = LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES
+
 
 
 def linear_rows(columns: Columns | Features) -> np.ndarray:
@@ -328,7 +332,7 @@ def linear_rows(columns: Columns | Features) -> np.ndarray:
 
     Returns float64 ``[linear features, r]``.
     """
-    out = columns.columns(LINEAR).astype(np.float64)
+    out = columns.columns(LINEAR_FEATURES).astype(np.float64)
     ranks, shares = out[len(LINEAR_LOGS) : -len(LINEAR_SHARES)], out[-len(LINEAR_SHARES) :]
     ranks[:] = 5.0 / (5.0 + ranks)
     shares[:] = np.log(np.maximum(shares, 0.0) + 0.01)

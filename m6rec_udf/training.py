@@ -22,17 +22,15 @@ from m6rec_udf.satisfaction import is_known
 
 WINDOW_SHARE = 0.08
 WINDOWS = 4  # the latest one stops and calibrates, the others train
-WINDOWS_OF_SMALL_LOGS = 7
+WINDOWS_OF_SMALL_LOGS = 6
 SMALL_LOG = 300_000  # events
 WINDOWS_OF_LARGE_LOGS = 2
 LARGE_LOG = 3_000_000  # where one window holds enough to learn from and each costs a pass over the log
-USERS_PER_WINDOW = 2000
-TEACHING_USERS = 4000  # of all windows but the latest together: more windows ask fewer users each
-NEGATIVES_PER_USER = {False: 50, True: 20}  # of items new to the user, and of items it knows
+USERS_PER_WINDOW = 1000
+NEGATIVES_PER_USER = {False: 30, True: 20}  # of items new to the user, and of items it knows
 LEAST_STRANGERS = 100  # users asked about without a history, per window
 MOST_OF_A_SHORT_HISTORY = 5  # behaviours
-VISITS_PER_WINDOW = 1000
-TEACHING_VISITS = 2000  # of all windows but the latest together
+VISITS_PER_WINDOW = 300
 QUESTIONS_PER_USER = 8
 REQUESTS_PER_WINDOW = 3000
 LARGEST_IMPRESSION_WEIGHT = 10.0
@@ -49,12 +47,6 @@ def cuts(log: Log) -> list[float]:
     found = [float(np.quantile(log.happened_at, s, method="higher")) for s in shares]
     first = float(log.happened_at.min())
     return [c for at, c in enumerate(found) if c > first and c not in found[:at]]
-
-
-def questions_per_window(windows: int) -> tuple[int, int]:
-    """(users, visits) that a window asks about, at most."""
-    teaching = max(windows - 1, 1)
-    return min(USERS_PER_WINDOW, TEACHING_USERS // teaching), min(VISITS_PER_WINDOW, TEACHING_VISITS // teaching)
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,8 @@ def rows_of_impressions(
         shown, place = shown[known], place[known]
         weight = np.minimum(1.0 / impressions.propensity[shown], LARGEST_IMPRESSION_WEIGHT)
         y, slot = impressions.satisfaction[shown], impressions.rank[shown]
-        parts.append(Rows(x[place], y, weight, slot, np.ones(len(y), bool)))
+        window = np.full(len(y), snapshot.settings["as_of"])
+        parts.append(Rows(x[place], y, weight, slot, np.ones(len(y), bool), window))
     return join(parts) if parts else no_rows()
 
 
@@ -151,12 +144,11 @@ def rows_of_window(
     outcomes: Outcomes,
     *,
     seed: int,
-    most: int = USERS_PER_WINDOW,
     extra: Any = None,
 ) -> Rows:
     """Candidates at the snapshot's moment, labelled by the outcomes of the window after it.
 
-    Users are those active in the window, ``most`` of them; y is the best satisfaction of the pair inside it, 0 where
+    Users are those active in the window, at most USERS_PER_WINDOW; y is the best satisfaction of the pair inside it, 0 where
     nothing happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
     As many users as there are newcomers, at most half, are asked about once more with only the latest one to five of
     their behaviours, and, where few users have no history yet, some with none (Volkovs, Yu, Poutanen 2017,
@@ -165,8 +157,8 @@ def rows_of_window(
     as_of = float(snapshot.settings["as_of"])
     users = np.unique(outcomes.user)
     generator = np.random.default_rng(seed)
-    if len(users) > most:
-        users = np.sort(generator.choice(users, most, replace=False))
+    if len(users) > USERS_PER_WINDOW:
+        users = np.sort(generator.choice(users, USERS_PER_WINDOW, replace=False))
     segments = snapshot.settings["segments"]
     answers = Answers(outcomes.user * snapshot.n + outcomes.item, outcomes.satisfaction)
     parts: list[Rows] = []
@@ -196,13 +188,12 @@ def rows_of_visits(
     until: float,
     *,
     seed: int,
-    most: int = VISITS_PER_WINDOW,
     among: np.ndarray | None = None,
 ) -> Rows:
     """Candidates in the middle of visits: the window's snapshot, the history up to a moment inside the window.
 
     A question is a moment at which a user did something and after which it did more in the window (up to ``until``): at
-    most QUESTIONS_PER_USER of a user and ``most`` together. y is the best satisfaction of the pair until the
+    most QUESTIONS_PER_USER of a user and VISITS_PER_WINDOW together. y is the best satisfaction of the pair until the
     window's end, ``is_next`` marks what the user did at its very next moment. ``among``: only these users (user_idx).
     """
     as_of = float(snapshot.settings["as_of"])
@@ -216,7 +207,7 @@ def rows_of_visits(
     user, moment = log.user[at[is_first]], log.happened_at[at[is_first]]
     has_more = np.zeros(len(user), bool)
     has_more[:-1] = user[1:] == user[:-1]
-    asked = _some_of_each(user, np.flatnonzero(has_more), most, generator)
+    asked = _some_of_each(user, np.flatnonzero(has_more), generator)
     parts = []
     for start in range(0, len(asked), 1000):
         block = asked[start : start + 1000]
@@ -226,14 +217,14 @@ def rows_of_visits(
     return join(parts) if parts else no_rows()
 
 
-def _some_of_each(user: np.ndarray, questions: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """At most QUESTIONS_PER_USER questions of a user, ``most`` in all; ascending."""
+def _some_of_each(user: np.ndarray, questions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """At most QUESTIONS_PER_USER questions of a user, VISITS_PER_WINDOW in all; ascending."""
     shuffled = generator.permutation(questions)
     shuffled = shuffled[np.argsort(user[shuffled], kind="stable")]
     place = np.arange(len(shuffled)) - np.searchsorted(user[shuffled], user[shuffled])
     chosen = shuffled[place < QUESTIONS_PER_USER]
-    if len(chosen) > most:
-        chosen = generator.choice(chosen, most, replace=False)
+    if len(chosen) > VISITS_PER_WINDOW:
+        chosen = generator.choice(chosen, VISITS_PER_WINDOW, replace=False)
     return np.sort(chosen)
 
 
@@ -286,7 +277,8 @@ def _rows_of_questions(
     y = np.where(is_answered, answers.y[at], 0.0) if len(answers.key) else np.zeros(len(wanted))
     is_next = np.zeros(len(wanted), bool) if answers.is_next is None else is_answered & answers.is_next[at]
     keep, weight = _sample(found.row, y, is_known(x), behaviour.users, generator)
-    return Rows(x[keep], y[keep], weight, np.zeros(len(keep), np.int64), is_next[keep])
+    window = np.full(len(keep), snapshot.settings["as_of"])
+    return Rows(x[keep], y[keep], weight, np.zeros(len(keep), np.int64), is_next[keep], window)
 
 
 def _sample(
