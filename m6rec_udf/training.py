@@ -65,7 +65,6 @@ class Outcomes:
     item: np.ndarray
     satisfaction: np.ndarray
 
-
     def only(self, keep: np.ndarray) -> Outcomes:
         """The outcomes of a mask."""
         return Outcomes(self.user[keep], self.item[keep], self.satisfaction[keep])
