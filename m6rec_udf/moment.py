@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -182,20 +183,22 @@ def read_snapshot(
         np.float32
     )
     pairs = activity.pairs()
-    if "feat_item_transitions" in own:
-        transitions = _transitions(con, n)
-    else:
-        steps = activity.transitions(pairs, log.users)
-        if with_tables:
-            _write(con, "feat_item_transitions", transitions_table(steps))
-        transitions = steps.astype(np.float32)
-        del steps
-    segments, segment_trend = _segment_trend(con, activity, own)
     x = _matrix(con, n) if "feat_user_item" in own else _ones(pairs.user, pairs.item, n)
-    item_item = sp.csr_matrix((n, n), dtype=np.float32)
-    if with_item_item:
-        item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
-    factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
+    with ThreadPoolExecutor(1) as beside:  # products of sparse matrices leave the other core free
+        learning = beside.submit(collaborative.svd_factors, x, factors=FACTORS, seed=chosen.seed)
+        if "feat_item_transitions" in own:
+            transitions = _transitions(con, n)
+        else:
+            steps = activity.transitions(pairs, log.users)
+            if with_tables:
+                _write(con, "feat_item_transitions", transitions_table(steps))
+            transitions = steps.astype(np.float32)
+            del steps
+        segments, segment_trend = _segment_trend(con, activity, own)
+        item_item = sp.csr_matrix((n, n), dtype=np.float32)
+        if with_item_item:
+            item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
+        factors, fold_in = learning.result()
     return Snapshot(
         settings={
             "as_of": as_of,
@@ -378,15 +381,15 @@ def read_log(con: duckdb.DuckDBPyConnection) -> Log:
         "select user_idx, item_idx, interest, satisfaction, epoch(happened_at) as happened_at, is_positive "
         "from stg_events"
     ).fetchnumpy()
-    kinds = {"user_idx": np.int32, "item_idx": np.int32, "interest": np.float32, "satisfaction": np.float32}
-    kinds |= {"happened_at": np.float64, "is_positive": np.bool_}
+    kinds: dict[str, Any] = {"user_idx": np.int32, "item_idx": np.int32, "interest": np.float32}
+    kinds |= {"satisfaction": np.float32, "happened_at": np.float64, "is_positive": np.bool_}
     columns = [np.asarray(rows.pop(name), kind) for name, kind in kinds.items()]
-    if not _is_ascending(*(columns[at] for at in (0, 4, 1, 2, 3))):
-        order = np.lexsort([columns[at] for at in (3, 2, 1, 4, 0)])
+    user, item, interest, satisfaction, at, _ = columns
+    if not _is_ascending(user, at, item, interest, satisfaction):
+        order = np.lexsort((satisfaction, interest, item, at, user))
         columns = [column[order] for column in columns]
     segment = con.execute("select segment from stg_users order by user_idx").fetchnumpy()["segment"]
-    *rest, is_positive = columns
-    return Log(*rest, np.asarray(segment, object), is_positive)
+    return Log(*columns[:5], np.asarray(segment, object), columns[5])
 
 
 def _is_ascending(*columns: np.ndarray) -> bool:
