@@ -384,12 +384,12 @@ def read_log(con: duckdb.DuckDBPyConnection) -> Log:
     kinds: dict[str, Any] = {"user_idx": np.int32, "item_idx": np.int32, "interest": np.float32}
     kinds |= {"satisfaction": np.float32, "happened_at": np.float64, "is_positive": np.bool_}
     columns = [np.asarray(rows.pop(name), kind) for name, kind in kinds.items()]
-    user, item, interest, satisfaction, at, _ = columns
-    if not _is_ascending(user, at, item, interest, satisfaction):
-        order = np.lexsort((satisfaction, interest, item, at, user))
+    if not _is_ascending(*(columns[at] for at in (0, 4, 1, 2, 3))):
+        order = np.lexsort([columns[at] for at in (3, 2, 1, 4, 0)])
         columns = [column[order] for column in columns]
     segment = con.execute("select segment from stg_users order by user_idx").fetchnumpy()["segment"]
-    return Log(*columns[:5], np.asarray(segment, object), columns[5])
+    user, item, interest, satisfaction, happened_at, is_positive = columns
+    return Log(user, item, interest, satisfaction, happened_at, np.asarray(segment, object), is_positive)
 
 
 def _is_ascending(*columns: np.ndarray) -> bool:
