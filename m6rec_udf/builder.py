@@ -145,6 +145,7 @@ class _Build:
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
         self.own = moment.own_features(self.models)
+        self.is_anew = False  # staging was run at an earlier moment since
         basis = learned.basis(self.con, self.models, self.as_of, self.marks, len(self.log.user))
         known = None if retrain else learned.in_force(self.con, self.settings, basis, self.models)
         past = self._take_over(known) if known else self._past_rows()
@@ -282,7 +283,6 @@ class _Build:
     def _take_over(self, known: learned.Learned) -> Examples:
         """The settings of the version in force; nothing to learn from."""
         self.settings = known.settings
-        self.is_anew = False
         self._decide("satisfaction_model", "taken over", known.why)
         self._decide_item_item(known.settings, known.why)
         return Examples(no_rows(), no_rows())
@@ -355,8 +355,8 @@ class _Build:
             wanted |= models.references(model, features | {"stg_events"}) & set(self.models)
         if strategies and not self.settings.repeats_allowed:
             wanted.add("feat_user_item")
-        if past and "satisfaction_in_force" not in moment.lasting(self.models):
-            wanted.add("stg_events")
+        if self.is_anew or (past and "satisfaction_in_force" not in moment.lasting(self.models)):
+            wanted.add("stg_events")  # that of an earlier moment is left otherwise
         self.in_tables = {model.name for model in models.ordered(self.models, wanted)} if wanted else set()
         return wanted
 

@@ -75,7 +75,7 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
     """Dense closed-form weights of all columns of ``x``, ``[n, n]`` with a zero diagonal (Steck 2019)."""
     from scipy.linalg import lapack
 
-    gram = (x.T @ x).toarray().astype(np.float32 if x.shape[1] > 3000 else np.float64)
+    gram = (x.T @ x).toarray().astype(np.float32 if x.shape[1] > 1000 else np.float64)
     gram[np.diag_indices_from(gram)] += regularisation
     potrf, potri = (lapack.spotrf, lapack.spotri) if gram.dtype == np.float32 else (lapack.dpotrf, lapack.dpotri)
     factor, _ = potrf(gram, lower=1, overwrite_a=1)

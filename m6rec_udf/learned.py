@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from m6rec_udf import __version__
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
@@ -45,6 +46,8 @@ def basis(
     Args:
         marks: the last event_seq and feedback_seq.
         behaviour: rows read.
+
+    ``definition`` stands for the SQL of all models, the event types and the version of m6rec.
     """
     events, feedback, impressions, items, forgotten, kinds = one(
         con,
@@ -64,7 +67,7 @@ def basis(
         "rows": behaviour + impressions,
         "items": items,
         "forgotten": forgotten,
-        "definition": hashlib.sha256(f"{text}\n{kinds}".encode()).hexdigest(),
+        "definition": hashlib.sha256(f"{__version__}\n{text}\n{kinds}".encode()).hexdigest(),
     }
 
 

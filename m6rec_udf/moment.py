@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -183,20 +184,22 @@ def read_snapshot(
         np.float32
     )
     pairs = activity.pairs()
-    if "feat_item_transitions" in own:
-        transitions = _transitions(con, n)
-    else:
-        steps = activity.transitions(pairs, log.users)
-        if with_tables:
-            _write(con, "feat_item_transitions", transitions_table(steps))
-        transitions = steps.astype(np.float32)
-        del steps
-    segments, segment_trend = _segment_trend(con, activity, own)
     x = _matrix(con, n) if "feat_user_item" in own else _ones(pairs.user, pairs.item, n)
-    item_item = sp.csr_matrix((n, n), dtype=np.float32)
-    if with_item_item:
-        item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
-    factors, fold_in = collaborative.svd_factors(x, factors=FACTORS, seed=chosen.seed)
+    with ThreadPoolExecutor(1) as beside:  # products of sparse matrices leave the other core free
+        learning = beside.submit(collaborative.svd_factors, x, factors=FACTORS, seed=chosen.seed)
+        if "feat_item_transitions" in own:
+            transitions = _transitions(con, n)
+        else:
+            steps = activity.transitions(pairs, log.users)
+            if with_tables:
+                _write(con, "feat_item_transitions", transitions_table(steps))
+            transitions = steps.astype(np.float32)
+            del steps
+        segments, segment_trend = _segment_trend(con, activity, own)
+        item_item = sp.csr_matrix((n, n), dtype=np.float32)
+        if with_item_item:
+            item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
+        factors, fold_in = learning.result()
     return Snapshot(
         settings={
             "as_of": as_of,

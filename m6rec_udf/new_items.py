@@ -93,14 +93,23 @@ def with_new_items(
     own = np.zeros(n, np.float32)
     own[known] = OWN_SHARE * float(weights.sum()) / max(1, int((np.diff(proposed.indptr) > 0).sum()))
     lending = (top_per_row_sparse(proposed, LENT_NEIGHBOURS) + sp.diags(own, format="csr")).tocsr()
-    share = _shares(np.hstack([text[known], words[known]]), known, text, words, new)
+    distinct, which = _distinct(text, words, new)
+    share = _shares(np.hstack([text[known], words[known]]), known, text, words, distinct)
     blocks = [
         top_per_row_sparse(share[start : start + 2048] @ lending, NEW_ITEM_NEIGHBOURS)
-        for start in range(0, len(new), 2048)
+        for start in range(0, len(distinct), 2048)
     ]
     place = np.arange(n)
-    place[new] = n + np.arange(len(new))
+    place[new] = n + which
     return sp.vstack([proposed, *blocks], format="csr")[place].T.tocsr().astype(np.float32)
+
+
+def _distinct(text: Floats, words: Floats, new: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """(the first item of each content, which of them each new item is like): equal contents are computed once."""
+    first: dict[bytes, int] = {}
+    which = [first.setdefault(text[item].tobytes() + words[item].tobytes(), len(first)) for item in new]
+    _, at = np.unique(which, return_index=True)
+    return new[at], np.asarray(which, np.int64)
 
 
 def _shares(content: Floats, known: NDArray[Any], text: Floats, words: Floats, new: NDArray[Any]) -> sp.csr_matrix:

@@ -57,7 +57,6 @@ class Outcomes:
     item: np.ndarray
     satisfaction: np.ndarray
 
-
     def only(self, keep: np.ndarray) -> Outcomes:
         """The outcomes of a mask."""
         return Outcomes(self.user[keep], self.item[keep], self.satisfaction[keep])
@@ -148,8 +147,8 @@ def rows_of_window(
 ) -> Rows:
     """Candidates at the snapshot's moment, labelled by the outcomes of the window after it.
 
-    Users are those active in the window, at most USERS_PER_WINDOW; y is the best satisfaction of the pair inside it, 0 where
-    nothing happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
+    Users are those active in the window, at most USERS_PER_WINDOW; y is the best satisfaction of the pair inside it, 0
+    where nothing happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
     As many users as there are newcomers, at most half, are asked about once more with only the latest one to five of
     their behaviours, and, where few users have no history yet, some with none (Volkovs, Yu, Poutanen 2017,
     "DropoutNet"): what suits newcomers and strangers is learned even where there were few of them.

@@ -51,9 +51,9 @@ def choose_item_item(
     )
     weights = {share: joined(*parts, share) for share in TAIL_WEIGHTS}
     usual = weights[TAIL_WEIGHTS[0]]
-    trends = {trend: _value(snapshot, usual, trend, problem) for trend in _TRENDS}
+    trends = dict(zip(_TRENDS, _values(snapshot, usual, _TRENDS, problem), strict=True))
     trend = max(trends, key=lambda t: trends[t])
-    tails = {share: _value(snapshot, matrix, trend, problem) for share, matrix in weights.items()}
+    tails = {share: _values(snapshot, matrix, [trend], problem)[0] for share, matrix in weights.items()}
     tail = max(tails, key=lambda share: tails[share])
     figures += "; trend " + ", ".join(f"{c}^{p:g} {value:.4f}" for (c, p), value in trends.items())
     figures += "; tail " + ", ".join(f"{share:g} {value:.4f}" for share, value in tails.items())
@@ -89,19 +89,20 @@ def _factor(snapshot: Snapshot, trend: tuple[str, float]) -> np.ndarray:
     return replace(snapshot, settings=settings).trend_factor
 
 
-def _value(
+def _values(
     snapshot: Snapshot,
     weights: sp.csr_matrix,
-    trend: tuple[str, float],
+    trends: list[tuple[str, float]],
     problem: tuple[sp.csr_matrix, np.ndarray, np.ndarray],
-) -> float:
-    """Mean NDCG of item-item weights times a trend, in blocks of users."""
+) -> list[float]:
+    """Mean NDCG of item-item weights times each trend, in blocks of users."""
     history, open_, wanted = problem
-    factor, total = _factor(snapshot, trend), 0.0
+    factors, totals = [_factor(snapshot, trend) for trend in trends], np.zeros(len(trends))
     for start in range(0, len(open_), 100):
         block = slice(start, start + 100)
-        total += _ndcg((history[block] @ weights).toarray() * factor, open_[block], wanted[block])
-    return round(total / len(open_), 6)
+        base = (history[block] @ weights).toarray()
+        totals += [_ndcg(base * factor, open_[block], wanted[block]) for factor in factors]
+    return [round(float(total) / len(open_), 6) for total in totals]
 
 
 def _users(snapshot: Snapshot, log: Log, until: float, seed: int) -> np.ndarray:

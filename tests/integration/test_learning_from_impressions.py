@@ -55,7 +55,7 @@ def test_shown_and_ignored_is_a_negative(shop, monkeypatch):
     assert int(decisions(shop)["impression_rows"][0]) > 500
     learned = mean_satisfaction(shop)
     monkeypatch.setattr(training, "LEAST_ANSWERS", 10**9)
-    m6.build(shop)
+    m6.build(shop, retrain=True)
     assert decisions(shop)["impression_rows"][0] == "0"
     without = mean_satisfaction(shop)
     for ignored in ("drama", "comedy", "history"):

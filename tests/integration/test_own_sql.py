@@ -130,6 +130,11 @@ def test_a_satisfaction_function_is_a_file(con, project):
     m6.build(con, satisfaction="five_stars")
     got = dict(shop_world.rows(con, "select event_type, max(satisfaction) from m6.behaviour group by 1"))
     assert got == {"view": 0, "purchase": 0, "rating": 1}
+    counted = "select count(*), min(age_days) from m6.stg_events"
+    events = shop_world.rows(con, "select count(*) from m6.events")[0][0]
+    assert shop_world.rows(con, counted) == [(events, 0.0)], (
+        "staged at the moment of the build, not at one it looked back to"
+    )
     assert shop_world.rows(con, "select json_extract_string(parameters, '$.satisfaction') from m6.models") == [
         ("five_stars",)
     ]

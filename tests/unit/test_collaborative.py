@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from m6rec_udf.collaborative import (
     closed_form_item_item,
+    sampled,
     svd_factors,
     top_per_row,
     top_per_row_sparse,
@@ -89,6 +90,45 @@ def test_the_best_per_row_with_ties_to_the_lower_column():
     kept = top_per_row_sparse(sp.csr_matrix(dense), 2)
     assert kept[0].indices.tolist() == [1, 2]
     assert top_per_row(dense, 1).nnz == 2
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 40])
+def test_the_best_per_row_against_sorting(k):
+    """Rows of every length, many ties, columns in any order."""
+    rng = np.random.default_rng(k)
+    dense = np.round(rng.random((60, 90)) * (rng.random((60, 90)) < rng.random((60, 1))), 1)
+    made = sp.csr_matrix(dense)
+    for row in range(60):  # as the product of two sparse matrices leaves them
+        a, b = made.indptr[row : row + 2]
+        order = a + rng.permutation(b - a)
+        made.indices[a:b], made.data[a:b] = made.indices[order].copy(), made.data[order].copy()
+    made.has_sorted_indices = False
+    kept = top_per_row_sparse(made, k)
+    for row in range(60):
+        some = np.flatnonzero(dense[row])
+        best = some[np.lexsort((some, -dense[row, some]))][:k]
+        assert kept[row].indices.tolist() == sorted(best.tolist())
+        np.testing.assert_array_equal(kept[row].data, dense[row, np.sort(best)])
+
+
+def test_ties_after_rounding_go_to_the_lower_column():
+    made = sp.csr_matrix(np.array([[0.5, 0.5000000001, 0.2]]))
+    assert top_per_row_sparse(made, 1).indices.tolist() == [1]
+    assert top_per_row_sparse(made, 1, decimals=9).indices.tolist() == [0]
+
+
+def test_long_histories_are_sampled_to_one_length(x):
+    length = np.diff(x.indptr)
+    assert (sampled(x, int((length.astype(int) ** 2).sum())) != x).nnz == 0
+    some = sampled(x, 2000)
+    kept = np.diff(some.indptr)
+    assert kept.max() < length.max()
+    np.testing.assert_array_equal(kept, np.minimum(length, kept.max()))
+    assert (kept.astype(int) ** 2).sum() <= 2000 < (np.minimum(length, kept.max() + 1).astype(int) ** 2).sum()
+    assert (some.data == 1).all()
+    assert some.multiply(x).nnz == some.nnz, "a part of what was there"
+    shares = np.asarray(some.sum(0) / x.sum(0)).ravel()
+    assert shares.min() > 0, "no item is favoured by its number"
 
 
 def test_svd_spans_the_best_subspace(x):

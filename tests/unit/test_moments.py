@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -16,9 +17,7 @@ GRADED = {"stg_actions", "stg_behaviour", "satisfaction_in_force"}
 
 def log_of(events: int) -> Log:
     nothing = np.zeros(events, np.int64)
-    return Log(
-        *[nothing] * 4, np.arange(events, dtype=np.float64), np.asarray(["*"], object), np.zeros(events, bool)
-    )
+    return Log(*[nothing] * 4, np.arange(events, dtype=np.float64), np.asarray(["*"], object), np.zeros(events, bool))
 
 
 @pytest.mark.parametrize(("events", "windows"), [(40, 0), (1000, 6), (400_000, 4), (3_000_000, 2)])
@@ -26,6 +25,29 @@ def test_small_logs_look_back_more_often_than_large_ones(events, windows):
     found = training.cuts(log_of(events))
     assert len(found) == windows
     assert found == sorted(found, reverse=True)
+
+
+def test_an_own_feature_and_what_reads_it_are_answered_by_sql():
+    assert moment.own_features(SHIPPED) == set()
+    own = {**SHIPPED, "feat_user_item": replace(SHIPPED["feat_user_item"], path="/project/sql")}
+    assert {"feat_user_item", "feat_item_transitions", "feat_user_terms"} <= moment.own_features(own)
+    assert "feat_item_activity" not in moment.own_features(own)
+
+
+def test_a_log_that_is_not_sorted_is_sorted():
+    con = duckdb.connect()
+    con.execute("create table stg_users as select unnest([0, 1]) as user_idx, '*' as segment")
+    con.execute(
+        "create table stg_events as select * from (values (1, 5, 1.0, 0.5, timestamp '2024-01-02', true), "
+        "(0, 7, 1.0, 0.5, timestamp '2024-01-03', false), (1, 2, 1.0, 0.1, timestamp '2024-01-01', false), "
+        "(1, 1, 1.0, 0.1, timestamp '2024-01-02', true)) "
+        "as t(user_idx, item_idx, interest, satisfaction, happened_at, is_positive)"
+    )
+    log = moment.read_log(con)
+    assert log.item.tolist() == [7, 2, 1, 5]
+    assert log.is_positive.tolist() == [False, False, True, True]
+    assert log.behaviour(np.array([1, 0]), log.happened_at[1], ["*"]).item.tolist() == [2]
+    assert log.by_pair.tolist() == [0, 2, 1, 3]
 
 
 def test_shipped_models_grade_behaviour_once():

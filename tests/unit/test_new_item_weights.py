@@ -106,3 +106,11 @@ def test_signs_without_spaces_are_words_of_their_own():
     found = word_vectors(["红茶杯", "蓝茶杯 blue", "blue bag", "bag"], seed=0)
     assert found[0] @ found[1] > 0.5  # 茶 and 杯
     assert abs(found[0] @ found[3]) < 1e-5
+
+
+def test_items_of_the_same_words_get_the_same_weights(x, weights):
+    text, words = of_taste(2), of_taste(3)
+    text[39], words[39] = text[37], words[37]
+    found = with_new_items(weights, text, words, popularity(x), most_items=1000).toarray()
+    np.testing.assert_array_equal(found[:, 39], found[:, 37])
+    assert (found[:, 38] != found[:, 36]).any()
