@@ -148,9 +148,9 @@ def rows_of_window(
     """Candidates at the snapshot's moment, labelled by the outcomes of the window after it.
 
     Users are those active in the window, at most USERS_PER_WINDOW; y is the best satisfaction of the pair inside it, 0
-    where nothing happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it was.
-    As many users as there are newcomers, at most half, are asked about once more with only the latest one to five of
-    their behaviours, and, where few users have no history yet, some with none (Volkovs, Yu, Poutanen 2017,
+    where nothing happened. Of the rows with y = 0 a sample is kept and weighted so that the base rate stays what it
+    was. As many users as there are newcomers, at most half, are asked about once more with only the latest one to five
+    of their behaviours, and, where few users have no history yet, some with none (Volkovs, Yu, Poutanen 2017,
     "DropoutNet"): what suits newcomers and strangers is learned even where there were few of them.
     """
     as_of = float(snapshot.settings["as_of"])
