@@ -260,6 +260,8 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         )
         for name in _MATRICES
     }
+    for matrix in matrices.values():
+        matrix.sort_indices()  # searched by several threads at once
     return Snapshot(
         settings=json.loads(parts["settings"]),
         item_ids=json.loads(parts["item_ids"]),
