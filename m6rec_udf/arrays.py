@@ -290,6 +290,8 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         )
         for name in _MATRICES
     }
+    for matrix in matrices.values():
+        matrix.sort_indices()  # searched by several threads at once
     return Snapshot(
         settings=json.loads(text("settings")),
         item_ids=json.loads(text("item_ids")),

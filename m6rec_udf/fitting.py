@@ -218,8 +218,10 @@ def train_stranger(rows: Rows, later: Rows) -> Part:
     from scipy.optimize import minimize
 
     taught = join([rows, later])
-    taught = taught.only(taught.slot == 0)
-    inputs = taught.x[:, [FEATURES.index(name) for name in LINEAR_TRENDS]].astype(np.float64)
+    behaviour = taught.slot == 0
+    if behaviour.any():
+        taught = taught.only(behaviour)
+    inputs = np.nan_to_num(taught.x[:, [FEATURES.index(name) for name in LINEAR_TRENDS]].astype(np.float64))
     z = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-6)
     windows, window = np.unique(taught.window, return_inverse=True)
     n = len(windows)
