@@ -131,11 +131,11 @@ def play(arm: str, seed: int, *, days: int, requests: int, rebuild: int, folder:
     values = []
     for day in range(days):
         if day and day % rebuild == 0:
-            m6.build(con)
+            m6.build(con, retrain=True)
         values.append(serve_day(con, world, day, requests))
         if reweights:
             m6.reweight(con, period="1d", as_of=START + timedelta(days=HISTORY_DAYS + day, hours=23))
-    m6.build(con)
+    m6.build(con, retrain=True)
     con.execute("create or replace temp table everybody as select user_id from m6.users")
     lists = con.sql(f"select user_id, item_id from m6.recommend_many('everybody', k := {SLOTS})").pl()
     user, item = (lists[name].str.slice(1).cast(pl.Int64).to_numpy() for name in ("user_id", "item_id"))
