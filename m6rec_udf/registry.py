@@ -39,6 +39,7 @@ class Context:
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     item_sets: dict[int, Any] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    turn: threading.Lock = field(default_factory=threading.Lock)  # of one list at a time, see single
 
     def open(self) -> duckdb.DuckDBPyConnection:
         """A connection usable inside a function, where the calling one is busy. Close it after use."""
