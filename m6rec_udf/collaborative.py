@@ -90,9 +90,10 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
 def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
     """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users.
 
-    Of long histories a sample counts (``sampled``).
+    Where there are many interactions, a sample of long histories counts (``sampled``).
     """
-    scaled = (sampled(x, TAIL_PAIRS) @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))).tocsr()
+    counted = x if x.nnz < LARGE else sampled(x, TAIL_PAIRS)
+    scaled = (counted @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))).tocsr()
     transposed = scaled.T.tocsr()
     tail = np.flatnonzero(~is_head & (popularity > 1))
     blocks = []

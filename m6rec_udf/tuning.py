@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import SPARE, best_of_rows, fronts
-from m6rec_udf.collaborative import ease, head_items, item_item_parts, joined, top_per_row
+from m6rec_udf.collaborative import LARGE, ease, head_items, item_item_parts, joined, top_per_row
 from m6rec_udf.history import Profile
 from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings, item_item_weights
 
@@ -21,7 +21,7 @@ NEIGHBOURS = (100, 400)
 TAIL_WEIGHTS = (0.3, 0.1, 0.03)
 USERS = 600
 LEAST_USERS = 20
-CHOICE_ITEMS = 2500  # most popular ones, on which regularisation and neighbours are chosen
+CHOICE_ITEMS = 2500  # most popular ones, on which a large log's regularisation and neighbours are chosen
 DEPTH = 20
 
 
@@ -66,9 +66,10 @@ def _choose_closed_form(
 ) -> tuple[Settings, str]:
     """Regularisation and neighbours, with the trend that suits each best.
 
-    They are chosen among the most popular items: three solves of the whole closed form would take longer than all else.
+    Where there are many interactions, they are chosen among the most popular items: three solves of the whole closed
+    form would take longer than all else.
     """
-    head = head_items(x, CHOICE_ITEMS)
+    head = head_items(x, CLOSED_FORM_ITEMS if x.nnz < LARGE else CHOICE_ITEMS)
     history, open_, wanted = _problem(snapshot, log, users, head, until)
     factors = [_factor(snapshot, trend)[head] for trend in _TRENDS]
     found: dict[tuple[float, int], float] = {}
