@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TAIL_NEIGHBOURS = 30  # of items outside the closed form: few users speak for them
 TAIL_PAIRS = 100_000_000  # squares of history lengths, together, that cosines count: what their time goes by
-LARGE = 2_000_000  # interactions, from which two rounds of power iteration are as good as four
+LARGE = 2_000_000  # interactions, from which samples are taken and two rounds of power iteration do as well as four
 CELLS_AT_ONCE = 4_000_000  # of sparse rows laid out side by side
 
 
