@@ -310,8 +310,9 @@ def of_version(context: Context, version: int) -> Snapshot:
             con = context.open()
             try:
                 with ThreadPoolExecutor(1) as beside:  # half a second that reading the arrays leaves free
-                    beside.submit(import_module, "lightgbm")
+                    trees = beside.submit(import_module, "lightgbm")
                     snapshot = load(con, version)
+                    trees.result()
             finally:
                 con.close()
             while len(context.snapshots) >= 3:

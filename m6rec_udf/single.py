@@ -176,7 +176,7 @@ class History:
     interest: np.ndarray
     satisfaction: np.ndarray
     happened_at: np.ndarray
-    unknown: list[str]  # item_ids behind the -1
+    unknown: list[str]  # item_ids behind the -1, in their order
 
     def behaviour(self, snapshot: Snapshot, segment: str, until: float | None) -> Behaviour:
         """The behaviour up to a moment in the order of m6.user_history."""
@@ -210,10 +210,11 @@ class History:
         )
 
     def seen(self, snapshot: Snapshot, until: float | None) -> list[str]:
-        """item_ids of the behaviour up to a moment; unknown ones whenever they came."""
+        """item_ids of the behaviour up to a moment."""
         limit = np.inf if until is None else until
-        known = self.item[(self.item >= 0) & (self.happened_at <= limit)]
-        return [snapshot.item_ids[at] for at in np.unique(known).tolist()] + self.unknown
+        is_known, is_inside = self.item >= 0, self.happened_at <= limit
+        known = [snapshot.item_ids[at] for at in np.unique(self.item[is_known & is_inside]).tolist()]
+        return known + [i for i, at in zip(self.unknown, is_inside[~is_known].tolist(), strict=True) if at]
 
 
 def _history(context: Context, snapshot: Snapshot, version: int, state: State, user: str) -> History:

@@ -64,11 +64,6 @@ class UnseenPart:
         return [lowest, of_items, COSINE_WEIGHT * np.nan_to_num(cosine.astype(np.float64))]
 
 
-def is_unseen(x: np.ndarray) -> np.ndarray:
-    """Rows whose item has no behaviour of anybody, bool ``[r]``."""
-    return np.asarray(x[:, FEATURES.index("item_log_events")] <= 0)
-
-
 def train_unseen(parts: list[Rows], base_rate: float) -> UnseenPart:
     """Level and slope from what behaviour of past windows says about items that had none when they began."""
     x = np.concatenate([part.x[part.slot == 0] for part in parts])

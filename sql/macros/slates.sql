@@ -247,7 +247,7 @@ select
         when x.strategy = 'popular' then 'liked by many'
         else 'popular lately'
     end as reason,
-    i.domain,
+    coalesce(known.domain, i.domain) as domain,
     x.policy_version,
     x.model_version,
     x.supporters,
@@ -258,6 +258,7 @@ select
     x.because_item_id,
     x.drawn_seed
 from ranked as x
+left join m6.stg_items as known on x.item_id = known.item_id
 left join m6.items as i on x.item_id = i.item_id
 left join m6.stg_items as because on x.because_item_id = because.item_id;
 comment on macro table m6.slates is 'The body behind recommend_many and serve_many: candidates, satisfaction, mixing';

@@ -68,11 +68,24 @@ def test_titles_and_domains_are_those_of_the_version_asked_for(shop):
     first = world.recommend(shop, "u21")
     shop.execute("update m6.items set title = 'New ' || title, domain = 'elsewhere'")
     assert world.recommend(shop, "u21") == first
+    assert lists(shop, "one_list", "u21") == lists(shop, "slates", "u21")
     m6.build(shop)
     again = world.recommend(shop, "u21")
     assert {row["domain"] for row in again} == {"elsewhere"}
     assert all('"New ' in row["reason"] for row in again if row["reason"].startswith("because"))
     assert {row["domain"] for row in world.recommend(shop, "u21", "version := 1")} == {row["domain"] for row in first}
+
+
+def test_an_item_new_to_the_build_is_not_seen_before_it_was(shop):
+    shop.execute("insert into m6.items (item_id, domain, title) values ('zz', 'books', 'Of tomorrow')")
+    shop.execute(
+        f"insert into m6.feedback (user_id, item_id, event_type, happened_at) values ('u21', 'zz', 'click', '{LATER}')"
+    )
+    for until, strategy in (("2024-07-30", "new"), ("2024-08-02", "seen")):
+        options = f", k := 500, until := timestamp '{until}'"
+        found = lists(shop, "one_list", "u21", options)
+        assert [line[4] for line in found if line[0] == "zz"] == [strategy]
+        assert found == lists(shop, "slates", "u21", options)
 
 
 def test_a_version_of_another_m6rec_is_named(shop):
