@@ -11,6 +11,7 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,10 @@ from m6rec_udf.arrow import item_index, whole
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.histories import unpacked
 from m6rec_udf.registry import Context, Function
+from m6rec_udf.user_history import History, Stored, read_afresh, with_what_came_later
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
-    from m6rec_udf.history import Behaviour
     from m6rec_udf.listing import Lists
 
 ASKED = (
@@ -32,12 +33,27 @@ ASKED = (
 )
 STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
 IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
-LINE = (
-    "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, strategy VARCHAR, supporters UBIGINT, "
-    "eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR, because_title VARCHAR, domain VARCHAR, "
-    "segment VARCHAR, policy_version BIGINT, "
-    "model_version BIGINT, drawn_seed BIGINT, token VARCHAR)[]"
-)
+LINE = {
+    "user_id": "VARCHAR",
+    "item_id": "VARCHAR",
+    "rank": "INTEGER",
+    "score": "DOUBLE",
+    "satisfaction": "DOUBLE",
+    "strategy": "VARCHAR",
+    "domain": "VARCHAR",
+    "policy_version": "BIGINT",
+    "model_version": "BIGINT",
+    "supporters": "UBIGINT",
+    "eligible": "UBIGINT",
+    "propensity": "DOUBLE",
+    "segment": "VARCHAR",
+    "weights_domain": "VARCHAR",
+    "because_item_id": "VARCHAR",
+    "because_title": "VARCHAR",
+    "drawn_seed": "BIGINT",
+    "token": "VARCHAR",
+}
+LINES = f"STRUCT({', '.join(f'{name} {kind}' for name, kind in LINE.items())})[]"
 _NEWEST = """
 select item_id, domain
 from m6.items
@@ -50,22 +66,6 @@ where
 order by list_contains($seen, item_id), created_at desc nulls last, item_id
 limit $k
 """
-_WHOLE = """
-select unnest(history, recursive := true)
-from m6.user_history([$user])
-"""
-_GRADED = """
-select item_id, interest, satisfaction, epoch(happened_at) as happened_at
-from m6.graded(
-    cast($items as varchar[]), cast($types as varchar[]), cast($values as double[]), cast($moments as bigint[])
-)
-"""
-_REACTIONS = """
-select item_id, interest, satisfaction, epoch(happened_at) as happened_at
-from m6.recent_reactions
-where user_id = $user
-"""
-VALUES = ("interest", "satisfaction", "happened_at")
 
 
 @dataclass
@@ -168,93 +168,15 @@ def _weights(state: State, segment: str, domain: str | None, bits: dict[str, int
     return {}
 
 
-@dataclass
-class History:
-    """One user's behaviour in any order; ``item`` is -1 for items that the version asked for does not know."""
-
-    item: np.ndarray
-    interest: np.ndarray
-    satisfaction: np.ndarray
-    happened_at: np.ndarray
-    unknown: list[str]  # item_ids behind the -1, in their order
-
-    def behaviour(self, snapshot: Snapshot, segment: str, until: float | None) -> Behaviour:
-        """The behaviour up to a moment in the order of m6.user_history."""
-        from m6rec_udf.history import Behaviour
-
-        limit = np.inf if until is None else until
-        keep = np.flatnonzero((self.item >= 0) & (self.happened_at <= limit))
-        columns = self.satisfaction[keep], self.interest[keep], self.item[keep], self.happened_at[keep]
-        keep = keep[np.lexsort(columns)]
-        segments = snapshot.settings["segments"]
-        code = segments.index(segment) if segment in segments else -1
-        return Behaviour(
-            1,
-            np.zeros(len(keep), np.int64),
-            self.item[keep],
-            self.interest[keep],
-            self.satisfaction[keep],
-            self.happened_at[keep],
-            np.asarray([code], np.int64),
-            None if until is None else np.asarray([limit]),
-        )
-
-    def with_(self, other: History) -> History:
-        """Both together."""
-        return History(
-            np.concatenate([self.item, other.item]),
-            np.concatenate([self.interest, other.interest]),
-            np.concatenate([self.satisfaction, other.satisfaction]),
-            np.concatenate([self.happened_at, other.happened_at]),
-            self.unknown + other.unknown,
-        )
-
-    def seen(self, snapshot: Snapshot, until: float | None) -> list[str]:
-        """item_ids of the behaviour up to a moment."""
-        limit = np.inf if until is None else until
-        is_known, is_inside = self.item >= 0, self.happened_at <= limit
-        known = [snapshot.item_ids[at] for at in np.unique(self.item[is_known & is_inside]).tolist()]
-        return known + [i for i, at in zip(self.unknown, is_inside[~is_known].tolist(), strict=True) if at]
-
-
 def _history(context: Context, snapshot: Snapshot, version: int, state: State, user: str) -> History:
-    """What the build has stored with what came later; where it was edited since, read afresh."""
     if state.is_edited:
-        return _from_rows(snapshot, *_read(context, _WHOLE, {"user": user}))
-    records = unpacked(state.packed)[1]
+        return read_afresh(context, snapshot, user)
     stored_version = state.rows(MARK)[0][4]
-    if stored_version == version:
-        item, unknown = records["item"].astype(np.int64), list[str]()
-        interest, satisfaction, when = (records[name].astype(np.float64) for name in VALUES)
-        history = History(item, interest, satisfaction, when, unknown)
-    else:
-        ids = np.asarray(of_version(context, stored_version).item_ids, object)[records["item"]].tolist()
-        history = _from_rows(snapshot, ids, *(records[name] for name in VALUES))
-    events = state.rows(EVENT)
-    if events:
-        names = ("items", "types", None, "values", "moments", None)
-        given = {name: list(column) for name, column in zip(names, zip(*events, strict=True), strict=True) if name}
-        history = history.with_(_from_rows(snapshot, *_read(context, _GRADED, given)))
-    if state.rows(UNREAD):
-        history = history.with_(_from_rows(snapshot, *_read(context, _REACTIONS, {"user": user})))
-    return history
-
-
-def _read(context: Context, query: str, given: dict[str, Any]) -> tuple[Any, ...]:
-    """(item_ids, interest, satisfaction, seconds) by a connection of its own, which sees what is committed."""
-    con = context.open()
-    try:
-        rows = con.execute(query, given).fetchnumpy()
-    finally:
-        con.close()
-    return rows["item_id"].tolist(), rows["interest"], rows["satisfaction"], rows["happened_at"]
-
-
-def _from_rows(snapshot: Snapshot, ids: list[str], interest: Any, satisfaction: Any, when: Any) -> History:
-    item = np.fromiter((snapshot.index.get(i, -1) for i in ids), np.int64, len(ids))
-    unknown = [i for i, at in zip(ids, item.tolist(), strict=True) if at < 0]
-    interest, satisfaction = (np.asarray(c, np.float32).astype(np.float64) for c in (interest, satisfaction))
-    return History(item, interest, satisfaction, np.asarray(when, np.float64), unknown)
+    stored = Stored(
+        snapshot if stored_version == version else of_version(context, stored_version), unpacked(state.packed)[1]
+    )
+    events = [(item, kind, value, moment) for item, kind, _, value, moment, _ in state.rows(EVENT)]
+    return with_what_came_later(context, snapshot, user, stored, events, has_feedback=bool(state.rows(UNREAD)))
 
 
 def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any]]:
@@ -294,7 +216,9 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     if sum(slot["strategy"] != "seen" for slot in slots) < asked.k:
         slots = _filled(context, snapshot, state, asked, slots, history.seen(snapshot, asked.until))
     same = {
+        "user_id": asked.user,
         "segment": segment,
+        "weights_domain": asked.domain or "*",
         "policy_version": policy,
         "model_version": version,
         "drawn_seed": asked.seed,
@@ -397,31 +321,19 @@ def _make_one_list(context: Context) -> Callable[..., Any]:
     return m6_one_list
 
 
+@cache
 def _line_type() -> Any:
+    """LINES as a type of Arrow."""
     import pyarrow as pa
 
-    return pa.list_(
-        pa.struct(
-            [
-                ("item_id", pa.string()),
-                ("rank", pa.int32()),
-                ("score", pa.float64()),
-                ("satisfaction", pa.float64()),
-                ("strategy", pa.string()),
-                ("supporters", pa.uint64()),
-                ("eligible", pa.uint64()),
-                ("propensity", pa.float64()),
-                ("because_item_id", pa.string()),
-                ("because_title", pa.string()),
-                ("domain", pa.string()),
-                ("segment", pa.string()),
-                ("policy_version", pa.int64()),
-                ("model_version", pa.int64()),
-                ("drawn_seed", pa.int64()),
-                ("token", pa.string()),
-            ]
-        )
-    )
+    kinds = {
+        "VARCHAR": pa.string(),
+        "INTEGER": pa.int32(),
+        "BIGINT": pa.int64(),
+        "UBIGINT": pa.uint64(),
+        "DOUBLE": pa.float64(),
+    }
+    return pa.list_(pa.struct([(name, kinds[kind]) for name, kind in LINE.items()]))
 
 
-ONE_LIST = Function("m6_one_list", _make_one_list, (ASKED, STATE), LINE)
+ONE_LIST = Function("m6_one_list", _make_one_list, (ASKED, STATE), LINES)

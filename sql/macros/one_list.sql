@@ -1,6 +1,7 @@
 -- one row per item of one user's list: the single-user counterpart of m6.slates, with the same answers
 --   what a list depends on is handed to m6_one_list as rows (kind, ..., packed) of one union: a join of them costs the
---   optimizer more than the list itself. Titles and domains are those of the build: a join with all items costs as much
+--   optimizer more than the list itself. What the function returns are the columns: naming each costs the binder a
+--   millisecond. Titles and domains are those of the build: a join with all items costs as much
 create or replace macro m6.one_list(
     for_user,
     k := 10,
@@ -99,37 +100,13 @@ listed as (
                     policy := cast(policy as bigint),
                     seed := cast(draw_seed as bigint)
                 ),
-                list(struct_pack(kind := kind, a := a, b := b, c := c, x := x, n := n, m := m, packed := packed))
-            )
-        ) as line
+                list(state)
+            ),
+            recursive := true
+        )
     from state
 )
 
-select
-    cast(for_user as varchar) as user_id,
-    x.line.item_id as item_id,
-    x.line.rank as rank,
-    x.line.score as score,
-    x.line.satisfaction as satisfaction,
-    x.line.strategy as strategy,
-    case
-        when x.line.strategy = 'seen' then 'you know this one; nothing new is left'
-        when x.line.because_item_id is not null
-            then 'because of "' || coalesce(x.line.because_title, x.line.because_item_id) || '" in your history'
-        when x.line.strategy in ('fresh', 'new') then 'new in the catalogue'
-        when x.line.strategy = 'popular' then 'liked by many'
-        else 'popular lately'
-    end as reason,
-    x.line.domain as domain,
-    x.line.policy_version as policy_version,
-    x.line.model_version as model_version,
-    x.line.supporters as supporters,
-    x.line.eligible as eligible,
-    x.line.propensity as propensity,
-    x.line.segment as segment,
-    coalesce(cast(in_domain as varchar), '*') as weights_domain,
-    x.line.because_item_id as because_item_id,
-    x.line.drawn_seed as drawn_seed,
-    x.line.token as token
-from listed as x;
+select *, m6.reason(strategy, because_item_id, because_title) as reason
+from listed;
 comment on macro table m6.one_list is 'The body of recommend and serve: one user''s list, with the same answers as m6.slates';

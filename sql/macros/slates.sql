@@ -239,14 +239,7 @@ select
     x.score,
     x.satisfaction,
     x.strategy,
-    case
-        when x.strategy = 'seen' then 'you know this one; nothing new is left'
-        when x.because_item_id is not null
-            then 'because of "' || coalesce(because.title, x.because_item_id) || '" in your history'
-        when x.strategy in ('fresh', 'new') then 'new in the catalogue'
-        when x.strategy = 'popular' then 'liked by many'
-        else 'popular lately'
-    end as reason,
+    m6.reason(x.strategy, x.because_item_id, because.title) as reason,
     coalesce(known.domain, i.domain) as domain,
     x.policy_version,
     x.model_version,

@@ -1,0 +1,150 @@
+"""One user's history as arrays: what the build stored with what came later.
+
+The batch counterpart is m6.user_history; the stored rows are written by ``histories``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from m6rec_udf.arrays import Snapshot
+    from m6rec_udf.history import Behaviour
+    from m6rec_udf.registry import Context
+
+_WHOLE = """
+select unnest(history, recursive := true)
+from m6.user_history([$user])
+"""
+_GRADED = """
+select item_id, interest, satisfaction, epoch(happened_at) as happened_at
+from m6.graded(
+    cast($items as varchar[]), cast($types as varchar[]), cast($values as double[]), cast($moments as bigint[])
+)
+"""
+_REACTIONS = """
+select item_id, interest, satisfaction, epoch(happened_at) as happened_at
+from m6.recent_reactions
+where user_id = $user
+"""
+VALUES = ("interest", "satisfaction", "happened_at")
+
+
+@dataclass
+class Stored:
+    """What a build has stored of one user.
+
+    Attributes:
+        snapshot: of the version that stored it, whose item_idx the records name.
+        records: ``[e]`` of histories.RECORD.
+    """
+
+    snapshot: Snapshot
+    records: np.ndarray
+
+
+@dataclass
+class History:
+    """One user's behaviour in any order; ``item`` is -1 for items that the version asked for does not know."""
+
+    item: np.ndarray
+    interest: np.ndarray
+    satisfaction: np.ndarray
+    happened_at: np.ndarray
+    unknown: list[str]  # item_ids behind the -1, in their order
+
+    def behaviour(self, snapshot: Snapshot, segment: str, until: float | None) -> Behaviour:
+        """The behaviour up to a moment in the order of m6.user_history."""
+        from m6rec_udf.history import Behaviour
+
+        limit = np.inf if until is None else until
+        keep = np.flatnonzero((self.item >= 0) & (self.happened_at <= limit))
+        columns = self.satisfaction[keep], self.interest[keep], self.item[keep], self.happened_at[keep]
+        keep = keep[np.lexsort(columns)]
+        segments = snapshot.settings["segments"]
+        code = segments.index(segment) if segment in segments else -1
+        return Behaviour(
+            1,
+            np.zeros(len(keep), np.int64),
+            self.item[keep],
+            self.interest[keep],
+            self.satisfaction[keep],
+            self.happened_at[keep],
+            np.asarray([code], np.int64),
+            None if until is None else np.asarray([limit]),
+        )
+
+    def with_(self, other: History) -> History:
+        """Both together."""
+        return History(
+            np.concatenate([self.item, other.item]),
+            np.concatenate([self.interest, other.interest]),
+            np.concatenate([self.satisfaction, other.satisfaction]),
+            np.concatenate([self.happened_at, other.happened_at]),
+            self.unknown + other.unknown,
+        )
+
+    def seen(self, snapshot: Snapshot, until: float | None) -> list[str]:
+        """item_ids of the behaviour up to a moment."""
+        limit = np.inf if until is None else until
+        is_known, is_inside = self.item >= 0, self.happened_at <= limit
+        known = [snapshot.item_ids[at] for at in np.unique(self.item[is_known & is_inside]).tolist()]
+        return known + [i for i, at in zip(self.unknown, is_inside[~is_known].tolist(), strict=True) if at]
+
+
+def read_afresh(context: Context, snapshot: Snapshot, user: str) -> History:
+    """One user's history from m6.user_history, where what the build stored was edited since."""
+    return _from_rows(snapshot, *_read(context, _WHOLE, {"user": user}))
+
+
+def with_what_came_later(
+    context: Context,
+    snapshot: Snapshot,
+    user: str,
+    stored: Stored,
+    events: list[tuple[Any, ...]],
+    *,
+    has_feedback: bool,
+) -> History:
+    """One user's history: what a build has stored, and what came later.
+
+    Args:
+        snapshot: of the version that is asked for.
+        events: (item_id, event_type, value, microseconds since 1970) of events the build has not read.
+        has_feedback: there may be feedback that the build has not read.
+    """
+    records = stored.records
+    if snapshot is stored.snapshot:
+        item, unknown = records["item"].astype(np.int64), list[str]()
+        interest, satisfaction, when = (records[name].astype(np.float64) for name in VALUES)
+        history = History(item, interest, satisfaction, when, unknown)
+    else:
+        ids = np.asarray(stored.snapshot.item_ids, object)[records["item"]].tolist()
+        history = _from_rows(snapshot, ids, *(records[name] for name in VALUES))
+    if events:
+        names = ("items", "types", "values", "moments")
+        given = dict(zip(names, map(list, zip(*events, strict=True)), strict=True))
+        history = history.with_(_from_rows(snapshot, *_read(context, _GRADED, given)))
+    if has_feedback:
+        history = history.with_(_from_rows(snapshot, *_read(context, _REACTIONS, {"user": user})))
+    return history
+
+
+def _read(context: Context, query: str, given: dict[str, Any]) -> tuple[Any, ...]:
+    """(item_ids, interest, satisfaction, seconds) by a connection of its own, which sees what is committed."""
+    con = context.open()
+    try:
+        rows = con.execute(query, given).fetchnumpy()
+    finally:
+        con.close()
+    return rows["item_id"].tolist(), rows["interest"], rows["satisfaction"], rows["happened_at"]
+
+
+def _from_rows(snapshot: Snapshot, ids: list[str], interest: Any, satisfaction: Any, when: Any) -> History:
+    item = np.fromiter((snapshot.index.get(i, -1) for i in ids), np.int64, len(ids))
+    unknown = [i for i, at in zip(ids, item.tolist(), strict=True) if at < 0]
+    interest, satisfaction = (np.asarray(c, np.float32).astype(np.float64) for c in (interest, satisfaction))
+    return History(item, interest, satisfaction, np.asarray(when, np.float64), unknown)
