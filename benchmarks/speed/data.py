@@ -23,10 +23,14 @@ def shape_of(events: int) -> tuple[int, int]:
     return max(events // 20, 50), max(int(30 * events**0.5 / 3), 40)
 
 
-def make(events: int, *, seed: int = 0) -> dict[str, pl.DataFrame]:
-    """Frames ``events`` (views, purchases, ratings), ``items`` with text and prices, ``users`` with segments."""
+def make(events: int, *, items: int | None = None, seed: int = 0) -> dict[str, pl.DataFrame]:
+    """Frames ``events`` (views, purchases, ratings), ``items`` with text and prices, ``users`` with segments.
+
+    ``items``: so many instead of those that go with the number of events.
+    """
     rng = np.random.default_rng(seed)
     n_users, n_items = shape_of(events)
+    n_items = items or n_items
     clusters = max(10, n_items // 500)
     item_cluster = rng.integers(0, clusters, n_items)
     weight = (rng.permutation(n_items) + 10.0) ** -0.8
