@@ -38,6 +38,7 @@ class Context:
     cursor: duckdb.DuckDBPyConnection | None = None  # only where the file cannot be opened again
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     item_sets: dict[int, Any] = field(default_factory=dict)
+    grades: dict[Any, dict[Any, Any]] = field(default_factory=dict)  # of event types and values, see user_history
     lock: threading.RLock = field(default_factory=threading.RLock)
     turn: threading.Lock = field(default_factory=threading.Lock)  # of one list at a time, see single
 

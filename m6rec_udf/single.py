@@ -171,9 +171,11 @@ def _weights(state: State, segment: str, domain: str | None, bits: dict[str, int
 def _history(context: Context, snapshot: Snapshot, version: int, state: State, user: str) -> History:
     if state.is_edited:
         return read_afresh(context, snapshot, user)
-    stored_version = state.rows(MARK)[0][4]
+    types_hash, *_, made_by, _ = state.rows(MARK)[0]
     stored = Stored(
-        snapshot if stored_version == version else of_version(context, stored_version), unpacked(state.packed)[1]
+        snapshot if made_by == version else of_version(context, made_by),
+        unpacked(state.packed)[1],
+        (made_by, types_hash),
     )
     events = [(item, kind, value, moment) for item, kind, _, value, moment, _ in state.rows(EVENT)]
     return with_what_came_later(context, snapshot, user, stored, events, has_feedback=bool(state.rows(UNREAD)))

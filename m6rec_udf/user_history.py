@@ -20,9 +20,9 @@ select unnest(history, recursive := true)
 from m6.user_history([$user])
 """
 _GRADED = """
-select item_id, interest, satisfaction, epoch(happened_at) as happened_at
+select cast(item_id as integer) as at, interest, satisfaction
 from m6.graded(
-    cast($items as varchar[]), cast($types as varchar[]), cast($values as double[]), cast($moments as bigint[])
+    cast($places as varchar[]), cast($types as varchar[]), cast($values as double[]), cast($moments as bigint[])
 )
 """
 _REACTIONS = """
@@ -31,6 +31,7 @@ from m6.recent_reactions
 where user_id = $user
 """
 VALUES = ("interest", "satisfaction", "happened_at")
+MOST_GRADES = 100_000  # kept in memory
 
 
 @dataclass
@@ -40,10 +41,12 @@ class Stored:
     Attributes:
         snapshot: of the version that stored it, whose item_idx the records name.
         records: ``[e]`` of histories.RECORD.
+        grading: what its grades were made with; the same value, the same grades.
     """
 
     snapshot: Snapshot
     records: np.ndarray
+    grading: tuple[Any, ...]
 
 
 @dataclass
@@ -125,12 +128,35 @@ def with_what_came_later(
         ids = np.asarray(stored.snapshot.item_ids, object)[records["item"]].tolist()
         history = _from_rows(snapshot, ids, *(records[name] for name in VALUES))
     if events:
-        names = ("items", "types", "values", "moments")
-        given = dict(zip(names, map(list, zip(*events, strict=True)), strict=True))
-        history = history.with_(_from_rows(snapshot, *_read(context, _GRADED, given)))
+        history = history.with_(_from_rows(snapshot, *_graded(context, stored.grading, events)))
     if has_feedback:
         history = history.with_(_from_rows(snapshot, *_read(context, _REACTIONS, {"user": user})))
     return history
+
+
+def _graded(context: Context, grading: tuple[Any, ...], events: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """(item_ids, interest, satisfaction, seconds) of events; those that no event type knows are left out.
+
+    Where histories are stored, a grade depends on the event's type and value alone (see ``histories``): m6.graded says
+    it once for each pair of them.
+    """
+    known = context.grades.get(grading)
+    if known is None or len(known) > MOST_GRADES:
+        context.grades.clear()
+        known = context.grades.setdefault(grading, {})
+    new = list({(kind, value) for _, kind, value, _ in events if (kind, value) not in known})
+    if new:
+        con = context.open()
+        try:
+            given = {"places": [str(at) for at in range(len(new))], "moments": [0] * len(new)}
+            given |= {"types": [kind for kind, _ in new], "values": [value for _, value in new]}
+            found = {at: grade for at, *grade in con.execute(_GRADED, given).fetchall()}
+        finally:
+            con.close()
+        known.update((pair, found.get(at)) for at, pair in enumerate(new))
+    rows = [(item, known[kind, value], moment / 1e6) for item, kind, value, moment in events]
+    rows = [(item, *grade, when) for item, grade, when in rows if grade is not None and item is not None]
+    return tuple(map(list, zip(*rows, strict=True))) if rows else ([], [], [], [])
 
 
 def _read(context: Context, query: str, given: dict[str, Any]) -> tuple[Any, ...]:

@@ -155,6 +155,22 @@ def test_stored_histories_are_never_behind(shop, change):
         assert lists(shop, "one_list", user) == lists(shop, "slates", user)
 
 
+def test_grades_of_new_events_are_those_of_the_sql_also_where_they_are_remembered(shop):
+    """Read twice, the second time from memory; what no event type knows is left out; a build forgets them."""
+
+    def happens(user, item, kind, value):
+        names = "user_id, item_id, event_type, value, happened_at"
+        shop.execute(f"insert into m6.events ({names}) values (?, ?, ?, ?, ?)", [user, item, kind, value, LATER])
+        assert lists(shop, "one_list", user) == lists(shop, "slates", user)
+
+    for kind, value in (("rating", 1), ("rating", 4.5), ("rating", None), ("purchase", 9), ("never heard of", 1)):
+        for user, item in (("u21", "i05"), ("u00", "i09"), ("u21", "zz")):
+            happens(user, item, kind, value)
+    shop.execute("update m6.event_types set value_high = 50, interest = 0.2 where event_type = 'rating'")
+    m6.build(shop)
+    happens("u21", "i12", "rating", 4.5)
+
+
 @pytest.mark.parametrize(
     "change",
     [
