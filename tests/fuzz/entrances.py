@@ -508,15 +508,15 @@ def _check_list(world: World, rows: list[dict[str, Any]], asked: dict[str, Any])
 
 
 ENTRANCES: dict[str, tuple[int, Callable[[World, random.Random], None]]] = {
-    "load": (3400, load),
+    "load": (4000, load),
     "load, damaged file": (300, damaged_file),
     "load, no table": (100, wrong_kind),
-    "recommend": (1600, recommend),
-    "recommend_many": (150, recommend_many),
+    "recommend": (2000, recommend),
+    "recommend_many": (120, recommend_many),
     "serve": (1000, serve),
     "items and search": (1000, items),
     "people": (900, people),
-    "loop": (600, loop),
+    "loop": (250, loop),
     "functions": (500, functions),
     "feedback, settings in SQL": (250, feedback),
     "verbs": (100, verbs),

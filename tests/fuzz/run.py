@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,7 +26,15 @@ from world import ANSWERED, ENGINE, REFUSED, UNHANDLED, WRONG, Counts, World, at
 ENDS = (ANSWERED, REFUSED, ENGINE, UNHANDLED, WRONG)
 
 
-def run(cases: int, seed: int, folder: Path, *, only: str | None = None, seconds: float | None = None) -> Counts:
+def run(
+    cases: int,
+    seed: int,
+    folder: Path,
+    *,
+    only: str | None = None,
+    seconds: float | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Counts:
     """Try cases; every case has a generator of its own, so that one of them can be tried alone."""
     world = World(folder, seed)
     names = [only] if only else list(ENTRANCES)
@@ -44,6 +53,8 @@ def run(cases: int, seed: int, folder: Path, *, only: str | None = None, seconds
             world.counts.ends[name, end] += 1
             if end in (UNHANDLED, WRONG):
                 world.counts.failures.append(f"{name}, case {number}: {end}: {words}")
+            if notify is not None and (end in (UNHANDLED, WRONG) or number % 5000 == 4999):
+                notify(world.counts.failures[-1] if end in (UNHANDLED, WRONG) else f"{number + 1:,} cases")
     finally:
         world.close()
     world.counts.seconds = spent
@@ -66,21 +77,22 @@ def report(counts: Counts) -> str:
     return "\n".join(lines)
 
 
+def _say(words: str) -> None:
+    print(words[:1500], file=sys.stderr, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(ENTRANCES))
-    parser.add_argument("--show", type=int, default=20, help="failures to print")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="m6rec-fuzz-"))
     try:
-        counts = run(arguments.cases, arguments.seed, folder, only=arguments.only)
+        counts = run(arguments.cases, arguments.seed, folder, only=arguments.only, notify=_say)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(report(counts))
-    for failure in counts.failures[: arguments.show]:
-        print(failure[:1500])
     print(f"unhandled exceptions and wrong answers: {len(counts.failures)}")
     return 1 if counts.failures else 0
 
