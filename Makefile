@@ -5,11 +5,15 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: help demo test lint clean
+CASES ?= 100000
+SEED ?= 0
+
+.PHONY: help demo test lint fuzz clean
 help:
 	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
 	@echo 'make test    install the test extra and run the tests'
 	@echo 'make lint    ruff, mypy, sqlfluff'
+	@echo 'make fuzz    $(CASES) hostile calls at every entrance, counted (CASES=, SEED=)'
 	@echo 'make clean   remove $(VENV) and every cache; keeps warehouse/*.duckdb'
 
 demo: $(VENV)/.installed-demo
@@ -22,6 +26,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --disable-progress-bar sql
+
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python tests/fuzz/run.py --cases $(CASES) --seed $(SEED)
 
 # Stamps: an install is repeated only when the versions it asks for change.
 $(VENV)/.made:

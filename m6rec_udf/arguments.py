@@ -148,6 +148,7 @@ def _add_writing(options: dict[str, argparse.ArgumentParser]) -> None:
     options["publish"].add_argument("-k", type=_positive, default=10, help="length of each list (default: 10)")
     options["snapshot"].add_argument("--to", metavar="FILE", required=True)
     options["forget"].add_argument("user", metavar="USER")
+    options["forget"].add_argument("--ticket", metavar="TEXT", help="number of the request, kept in m6.audit")
     options["forget"].add_argument(
         "--snapshots", metavar="FILE", nargs="+", action="extend", default=[], help="copies that must forget too"
     )

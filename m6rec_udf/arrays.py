@@ -277,11 +277,19 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
             "run m6rec_udf.build(con) again; the data stays as it is",
         )
 
+    def part(name: str) -> Any:
+        if name not in parts:
+            raise CorruptError(
+                f"model_version {version} lacks the artefact {name!r}, expected every part of a build",
+                "restore the file from a copy, or run m6rec_udf.build(con) again",
+            )
+        return parts[name]
+
     def array(name: str) -> np.ndarray:
-        return _from_npy(parts[name])
+        return _from_npy(part(name))
 
     def text(name: str) -> str:
-        return bytes(parts[name]).decode()
+        return bytes(part(name)).decode()
 
     matrices = {
         name: sp.csr_matrix(
@@ -297,7 +305,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         item_ids=json.loads(text("item_ids")),
         titles=json.loads(text("titles")),
         model=SatisfactionModel.from_json(text("satisfaction")),
-        cells=Cells(*(array(f"cells.{part}") for part in _CELLS)) if "cells.order" in parts else None,
+        cells=Cells(*(array(f"cells.{own}") for own in _CELLS)) if "cells.order" in parts else None,
         **{name: array(name) for name in _ARRAYS},  # type: ignore[arg-type]
         **matrices,
     )

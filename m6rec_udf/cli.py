@@ -71,6 +71,16 @@ def _apply_project(arguments: argparse.Namespace) -> None:
     arguments.encoder = arguments.encoder or found.get("encoder")
 
 
+def _require_database(arguments: argparse.Namespace) -> None:
+    """Refuse a file that does not exist, before a command makes an empty one."""
+    if not Path(arguments.database).exists():
+        raise M6Error(
+            f"there is no database {arguments.database}, expected one to read",
+            "run `m6rec demo`, or `m6rec load --events FILE --items FILE` and `m6rec build`; "
+            "name another with --database",
+        )
+
+
 @contextmanager
 def _opened(
     arguments: argparse.Namespace, *, read_only: bool = False, create: bool = False
@@ -78,12 +88,8 @@ def _opened(
     """The dressed connection of a command, closed after it."""
     import m6rec_udf
 
-    if not create and not Path(arguments.database).exists():
-        raise M6Error(
-            f"there is no database {arguments.database}, expected one to read",
-            "run `m6rec demo`, or `m6rec load --events FILE --items FILE` and `m6rec build`; "
-            "name another with --database",
-        )
+    if not create:
+        _require_database(arguments)
     con = m6rec_udf.connect(
         arguments.database, encoder=arguments.encoder, read_only=read_only, project=arguments.project
     )
@@ -268,18 +274,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _forget(arguments: argparse.Namespace) -> None:
     from m6rec_udf.privacy import forget_user
-    from m6rec_udf.publish import compact
 
-    with _opened(arguments) as con:
-        report = forget_user(con, arguments.user, snapshots=arguments.snapshots)
+    _require_database(arguments)
+    report = forget_user(arguments.database, arguments.user, snapshots=arguments.snapshots, ticket=arguments.ticket)
     rows = [(table, count) for table, count in report["deleted"].items() if count]
     rows += list(report["snapshots"].items())
     console.print_table(["deleted from", "rows"], rows)
-    remains = [text for text in report["remains"] if "free blocks" not in text]
-    if report["total"]:
-        before, after = compact(arguments.database)
-        print(f"{arguments.database} was written afresh ({before / 1e6:.1f} MB, now {after / 1e6:.1f} MB)")
-    for text in remains:
+    for path, count in report["occurrences"].items():
+        print(f"{path} was written afresh; the bytes of the id occur in it {count} times")
+    for text in report["remains"]:
         print(f"remains: {text}")
 
 

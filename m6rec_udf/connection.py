@@ -5,16 +5,16 @@ The connection stays the caller's; m6rec adds the schema ``m6`` and the ``m6_*``
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf import histories, models, registry, resources
+from m6rec_udf import files, histories, models, registry, resources
 from m6rec_udf.errors import LockedError, M6Error, ModelSqlError
 from m6rec_udf.query import one
 
@@ -51,7 +51,8 @@ def connect(
     if is_new and not read_only:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
-        con = duckdb.connect(target, read_only=read_only, config=config or {})
+        with files.private() if is_new and not read_only else contextlib.nullcontext():
+            con = duckdb.connect(target, read_only=read_only, config=config or {})
     except duckdb.IOException as error:
         text = str(error)
         if "lock" in text.lower():
@@ -63,8 +64,6 @@ def connect(
             f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",
             "check the path; restore the file from a copy if it was truncated",
         ) from error
-    if is_new and not read_only:
-        os.chmod(target, 0o600)
     try:
         return install(con, encoder=encoder, project=project)
     except BaseException:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf.arrow import HISTORY, item_index, numbers, offsets_of, whole
-from m6rec_udf.errors import ParameterError, UnknownNameError
+from m6rec_udf.errors import CorruptError, ParameterError, UnknownNameError
 from m6rec_udf.registry import Context, Function
 from m6rec_udf.single import ONE_LIST
 
@@ -62,6 +62,11 @@ def _mask(context: Context, snapshot: Snapshot, domain: str | None, among: int |
         if handle is None:
             continue
         if ("set", handle) not in snapshot.masks:
+            if handle not in context.item_sets:
+                raise UnknownNameError(
+                    f"there is no item set {handle}, expected a handle made by m6_item_set in the same query",
+                    "name a table: among := 'my_items'",
+                )
             mask = np.zeros(snapshot.n, bool)
             ids = [snapshot.index[i] for i in context.item_sets[handle] if i in snapshot.index]
             mask[ids] = True
@@ -275,14 +280,14 @@ def _make_lists(context: Context) -> Callable[..., Any]:
         if not len(version):
             return pa.array([], _slot_type())
         snapshot = of_version(context, version[0].as_py())
-        wanted = int(k[0].as_py())
+        wanted = k[0].as_py()
         request = Request(
             k=wanted,
             allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
             exclude_seen=seen[0].as_py(),
             boost=boost_of(snapshot, context.item_sets.get(boosts[0].as_py())),
-            diversity=float(diversity[0].as_py()),
-            calibrated=float(calibrated[0].as_py()),
+            diversity=diversity[0].as_py(),
+            calibrated=calibrated[0].as_py(),
         )
         seeds = seed.to_pylist()
         found = lists_of(
@@ -290,7 +295,7 @@ def _make_lists(context: Context) -> Callable[..., Any]:
             behaviour_of(snapshot, whole(history), segment.to_pylist(), numbers(whole(asked_at), np.nan)),
             request,
             weights=_weights(whole(weights)),
-            uniform=None if seeds[0] is None else drawn(seeds, user.to_pylist(), wanted),
+            uniform=None if seeds[0] is None else drawn(seeds, user.to_pylist(), min(wanted, snapshot.n)),
             extra=_extra(snapshot, whole(extra)),
         )
         return _slot_lists(snapshot, found, len(version))
@@ -356,6 +361,10 @@ def _make_item_set(context: Context) -> Callable[..., Any]:
             if ids is None:
                 handles.append(None)
                 continue
+            if factors and len(factors) != len(ids):
+                raise ParameterError(
+                    f"m6_item_set got {len(ids)} items and {len(factors)} boosts, expected as many of both"
+                )
             digest = hashlib.sha256(repr((ids, factors)).encode()).digest()
             handle = int.from_bytes(digest[:7], "big")
             with context.lock:
@@ -438,6 +447,8 @@ def _weighted(vectors: Any, weights: Any, *, scaled: bool) -> Any:
             continue
         if len(own) != len(weight):
             raise ParameterError(f"got {len(own)} vectors and {len(weight)} weights, expected as many of both")
+        if None in own or None in weight or len({len(vector) for vector in own}) > 1:
+            raise ParameterError("got vectors of several lengths or NULL among them, expected one length and no NULL")
         total = np.asarray(weight, np.float32) @ np.asarray(own, np.float32)
         out.append(total / max(float(np.sqrt(total @ total)), 1e-12) if scaled else total)
     return pa.array(out, pa.list_(pa.float32()))
@@ -462,7 +473,13 @@ def _make_unpacked_history(context: Context) -> Callable[..., Any]:
         offsets = pa.array(np.concatenate([[0], np.cumsum(length)]).astype(np.int32))
         ids = pa.array([], pa.string())
         if len(records):
-            ids = of_version(context, version[0].as_py()).arrow_ids.take(pa.array(records["item"]))
+            known = of_version(context, version[0].as_py()).arrow_ids
+            if records["item"].min() < 0 or records["item"].max() >= len(known):
+                raise CorruptError(
+                    f"a stored history names items that the build does not have, expected numbers below {len(known)}",
+                    "run m6rec_udf.build(con): it writes m6.stored_histories afresh",
+                )
+            ids = known.take(pa.array(records["item"]))
         rest = [pa.array(np.ascontiguousarray(records[name])) for name in ("interest", "satisfaction", "happened_at")]
         names = ["item_id", "interest", "satisfaction", "happened_at"]
         return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([ids, *rest], names))
@@ -514,6 +531,7 @@ def _make_nearest(context: Context) -> Callable[..., Any]:
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
+        from m6rec_udf.listing import require_length
 
         out: list[list[dict[str, Any]]] = []
         for v, own, d, a, b, wanted in zip(
@@ -530,7 +548,7 @@ def _make_nearest(context: Context) -> Callable[..., Any]:
                     "Hint: connect with the encoder of the build, or build again"
                 )
             mask = _mask(context, snapshot, d, a, b)
-            item, score = _nearest(snapshot, np.asarray(own, np.float32), mask, int(wanted))
+            item, score = _nearest(snapshot, np.asarray(own, np.float32), mask, require_length(wanted))
             out.append(
                 [{"item_id": snapshot.item_ids[i], "score": s} for i, s in zip(item, score.tolist(), strict=True)]
             )

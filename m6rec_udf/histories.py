@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 
 from m6rec_udf import models
+from m6rec_udf.errors import CorruptError
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
 
@@ -139,7 +140,13 @@ def unpacked(blobs: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    length = np.asarray(pc.binary_length(blobs).fill_null(0), np.int64) // RECORD.itemsize
+    octets = np.asarray(pc.binary_length(blobs).fill_null(0), np.int64)
+    length = octets // RECORD.itemsize
+    if (length * RECORD.itemsize != octets).any():
+        raise CorruptError(
+            f"a stored history is not made of records of {RECORD.itemsize} bytes, as expected",
+            "run m6rec_udf.build(con): it writes m6.stored_histories afresh",
+        )
     present = blobs.drop_null().cast(pa.large_binary())
     if not length.any():
         return length, np.zeros(0, RECORD)

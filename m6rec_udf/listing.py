@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import propose
+from m6rec_udf.errors import ParameterError
 from m6rec_udf.explain import evidence_of
 from m6rec_udf.history import Behaviour, Profile
 from m6rec_udf.logistic import sigmoid
@@ -27,6 +28,8 @@ from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_ma
 USERS_AT_ONCE = 128  # of one block: the products are full, what they work on stays in the processor's cache
 PAIRS_AT_ONCE = 20_000_000  # of a block's users and all items, at a byte each
 FRONT = 150  # candidates of a user that the trees order
+GREATEST_BOOST = 1e30  # a score times it is still a number that float32 holds
+LONGEST = 1_000_000  # lines that one list may be asked for
 
 __all__ = ["Lists", "Request", "boost_of", "drawn", "lists_of", "weights_of"]
 
@@ -35,8 +38,10 @@ __all__ = ["Lists", "Request", "boost_of", "drawn", "lists_of", "weights_of"]
 class Request:
     """What is asked for, the same for a block of users.
 
+    Raises ParameterError: a figure that is missing or out of range.
+
     Attributes:
-        k: lines of a list.
+        k: lines of a list, 0 to ``LONGEST``; a list ends where the items do.
         allowed: bool ``[n]`` items that may be shown; None allows all.
         exclude_seen: leave out items of the user's history; None: as the build found fit.
         boost: float64 ``[n]`` factor of the score; None: no boosts.
@@ -49,6 +54,22 @@ class Request:
     boost: np.ndarray | None = None
     diversity: float = 0.0
     calibrated: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_length(self.k)
+        for name in ("diversity", "calibrated"):
+            value = getattr(self, name)
+            if value is None or not 0 <= value <= 1:
+                raise ParameterError(f"{name} is {value}, expected a number from 0 (no) to 1", f"{name} := 0.3")
+
+
+def require_length(k: int | None) -> int:
+    """``k``, where it can be the length of a list. Raises ParameterError: it cannot."""
+    if k is None or not 0 <= k <= LONGEST:
+        raise ParameterError(
+            f"k is {'NULL' if k is None else k}, expected a whole number from 0 to {LONGEST:,}", "k := 10"
+        )
+    return k
 
 
 @dataclass
@@ -80,12 +101,20 @@ class Lists:
 
 
 def boost_of(snapshot: Snapshot, factors: Mapping[str, float] | None) -> np.ndarray | None:
-    """Factors by item_id as float64 ``[n]``, 1 for all others; None where there are none."""
+    """Factors by item_id as float64 ``[n]``, 1 for all others; None where there are none.
+
+    Raises ParameterError: a factor is NULL, NaN or infinite: such a score has no place in an order.
+    """
     if not factors:
         return None
     out = np.ones(snapshot.n)
     for item_id, factor in factors.items():
         if item_id in snapshot.index:
+            if factor is None or not abs(factor) <= GREATEST_BOOST:
+                raise ParameterError(
+                    f"boosts gives {item_id!r} the boost {factor}, expected a number up to {GREATEST_BOOST:g}",
+                    "leave the item out of the table, or coalesce(boost, 1)",
+                )
             out[snapshot.index[item_id]] = factor
     return out
 
@@ -106,6 +135,7 @@ def lists_of(
         uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
         extra: (row, item, bit) of candidates computed beforehand.
     """
+    request = replace(request, k=min(request.k, snapshot.n))
     step = min(USERS_AT_ONCE, max(1, PAIRS_AT_ONCE // max(snapshot.n, 1)))
 
     def block(start: int) -> Lists:

@@ -64,6 +64,7 @@ CONTRACTS: dict[str, Contract] = {
             ("interest is null", "interest is empty"),
             ("satisfaction is null", "satisfaction is empty"),
             ("satisfaction not between 0 and 1", "satisfaction is outside [0, 1]"),
+            ("value_low >= value_high", "value_low is not below value_high"),
         ),
     ),
     "items": Contract(

@@ -48,7 +48,7 @@ class Model:
 def collect(project: Path | None = None) -> dict[str, Model]:
     """Every model by name; a file of the project's ``sql/`` folder adds one or overrides the shipped one.
 
-    Raises SchemaError: a file name that is no identifier.
+    Raises SchemaError: a file name that is no identifier, a file that is not text.
     """
     found: dict[str, Model] = {}
     roots = [(resources.sql_root(), True)] + ([(Path(project) / "sql", False)] if project else [])
@@ -61,7 +61,7 @@ def collect(project: Path | None = None) -> dict[str, Model]:
                         "rename the file",
                     )
                 found[path.stem] = Model(
-                    path.stem, layer, path.read_text(encoding="utf-8").strip(), "shipped" if is_shipped else str(path)
+                    path.stem, layer, resources.text_of(path).strip(), "shipped" if is_shipped else str(path)
                 )
     return found
 
@@ -127,7 +127,10 @@ def ordered(models: dict[str, Model], wanted: set[str] | None = None) -> list[Mo
     try:
         order = list(graphlib.TopologicalSorter({name: reads[name] & needed for name in sorted(needed)}).static_order())
     except graphlib.CycleError as error:
-        raise SchemaError(f"SQL models read each other in a circle: {' -> '.join(error.args[1])}") from error
+        raise SchemaError(
+            f"SQL models read each other in a circle: {' -> '.join(error.args[1])}, expected an order to run them in",
+            "let one of them read tables of an earlier layer instead",
+        ) from error
     return [models[name] for name in order]
 
 

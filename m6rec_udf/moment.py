@@ -22,6 +22,7 @@ FACTORS = 64
 READ_BY_SNAPSHOTS = {"feat_item_activity", "feat_item_transitions", "feat_segment_item", "feat_user_item"}
 CLOSED_FORM_ITEMS = 6000
 SEGMENT_ITEMS = 500
+GREATEST = 1e30  # an attribute of an item beyond this is as good as this
 
 
 @dataclass
@@ -180,9 +181,8 @@ def read_snapshot(
         table = activity.items(items["created_at"]) | {"price": items["price"]}
         if with_tables:
             _write(con, "feat_item_activity", activity_table(table, items))
-    item = np.column_stack([np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS]).astype(
-        np.float32
-    )
+    item = np.column_stack([np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS])
+    item = np.clip(item, -GREATEST, GREATEST).astype(np.float32)
     pairs = activity.pairs()
     x = _matrix(con, n) if "feat_user_item" in own else _ones(pairs.user, pairs.item, n)
     with ThreadPoolExecutor(1) as beside:  # products of sparse matrices leave the other core free

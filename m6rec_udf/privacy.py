@@ -11,7 +11,8 @@ from typing import Any
 
 import duckdb
 
-from m6rec_udf.errors import M6Error, NotInstalledError
+from m6rec_udf.errors import M6Error, NotInstalledError, ParameterError
+from m6rec_udf.files import occurrences
 from m6rec_udf.publish import first_row, quote_name
 
 _USER_COLUMNS = ("user_id", "other_user_id")
@@ -25,7 +26,12 @@ where
         or f.request_id in (select i.request_id from m6.impressions as i where i.user_id = $user)
     ))
     or f.impression_id in (select i.impression_id from m6.impressions as i where i.user_id = $user)
+    or regexp_full_match(coalesce(f.request_id, ''), $named) or regexp_full_match(coalesce(f.impression_id, ''), $named)
 """
+_NAMED = (
+    r"(.*-)?{}(-\d+)?"  # m6.serve(request := 'r1') names its requests r1-<user_id>, the impressions r1-<user_id>-<rank>
+)
+_FREE_BLOCKS = "deleted bytes stay in free blocks of the file"
 _REJECTED = """
 update m6.rejected_rows
 set content = null, reason = case when regexp_matches(reason, $pattern) then 'forgotten' else reason end
@@ -42,7 +48,11 @@ class _Report:
 
 
 def forget_user(
-    con: duckdb.DuckDBPyConnection, user_id: str, *, snapshots: Sequence[str | Path] = ()
+    con: duckdb.DuckDBPyConnection | str | Path,
+    user_id: str,
+    *,
+    snapshots: Sequence[str | Path] = (),
+    ticket: str | None = None,
 ) -> dict[str, Any]:
     """Delete everything stored about a user, in one transaction; a user who is not there changes nothing.
 
@@ -51,24 +61,37 @@ def forget_user(
     impressions and from the cached vectors of their profile; the text of rejected rows that mention them is
     blanked. The next query knows nothing of the user.
 
-    Deleted bytes stay in free blocks of the file until it is written afresh: ``snapshot(con, to)`` writes a copy
-    without them, ``compact(path)`` replaces a closed file (``m6rec forget`` does it). Copies named in
-    ``snapshots`` are cleaned and compacted here; they must not be open elsewhere.
+    Deleted bytes stay in free blocks of the file until it is written afresh, and a file cannot be replaced under an
+    open connection. So name the closed file instead of a connection: it is opened, cleaned, written afresh beside
+    itself, put in its place in one step and searched byte by byte (``m6rec forget`` does the same). With a connection
+    the rows are gone and the bytes remain until ``compact(path)``. Copies named in ``snapshots`` are cleaned and
+    written afresh in either case; they must not be open elsewhere.
+
+    The audit row says what was deleted, and neither the id nor a hash of it: who can guess an id can try its hash.
+    ``ticket`` is kept there, so that a request can be shown to have been carried out.
 
     Args:
-        con: a connection to the database, outside a transaction.
+        con: the path of the closed file, or a connection to the database, outside a transaction.
         user_id: whom to forget.
         snapshots: files made by ``snapshot`` or ``publish`` that must forget the user too.
+        ticket: a number of the request, for the audit row.
 
     Returns:
         ``deleted`` (rows per table, every table that was searched), ``total``, ``snapshots`` (rows per file),
         ``model_versions`` (builds that have read the user), ``artefacts`` (of these builds, those that hold the
-        id itself) and ``remains`` (what was not or cannot be done, in words).
+        id itself), ``occurrences`` (how often the bytes of the id were found afterwards, by file that was written
+        afresh; a short id also occurs by chance) and ``remains`` (what was not or cannot be done, in words).
 
     Raises:
         NotInstalledError: the database holds no m6rec tables.
+        LockedError: the file named is open.
+        ParameterError: there is no such file, or the ticket holds the id.
     """
     user = str(user_id)
+    if ticket is not None and user and user in ticket:
+        raise ParameterError("the ticket holds the id of the user, expected text that does not", "ticket='2024-117'")
+    if isinstance(con, str | Path):
+        return _forget_in_file(Path(con), user, snapshots, ticket)
     if not _tables(con):
         raise NotInstalledError(
             "the database has no m6rec tables, expected a file made by m6rec", "open it with m6rec_udf.connect(path)"
@@ -81,7 +104,7 @@ def forget_user(
         total = sum(report.deleted.values())
         versions, artefacts = _built_with(con, user) if total else ([], [])
         if total:
-            detail = {"deleted": report.deleted, "model_versions": versions, "artefacts": artefacts}
+            detail = {"deleted": report.deleted, "model_versions": versions, "artefacts": artefacts, "ticket": ticket}
             con.execute("insert into m6.audit (action, detail) values ('forget_user', ?)", [json.dumps(detail)])
         con.execute("commit")
     except BaseException:
@@ -91,6 +114,7 @@ def forget_user(
     _checkpoint(con, report)
     if total:
         report.remains += _remains(con, versions)
+    report.remains += _mentions(con, user)
     copies = {str(path): _forget_in_copy(Path(path), user, report) for path in snapshots}
     return {
         "deleted": report.deleted,
@@ -98,8 +122,28 @@ def forget_user(
         "snapshots": copies,
         "model_versions": versions,
         "artefacts": artefacts,
+        "occurrences": {path: occurrences(path, user) for path, rows in copies.items() if rows >= 0},
         "remains": report.remains,
     }
+
+
+def _forget_in_file(path: Path, user: str, snapshots: Sequence[str | Path], ticket: str | None) -> dict[str, Any]:
+    """Forget in a closed file, and write it afresh."""
+    from m6rec_udf.connection import connect
+    from m6rec_udf.publish import compact, require_closed
+
+    if not path.exists():
+        raise ParameterError(f"there is no file {path}, expected a database", "check the path")
+    require_closed(path).close()
+    con = connect(path)
+    try:
+        report = forget_user(con, user, snapshots=snapshots, ticket=ticket)
+    finally:
+        con.close()
+    compact(path)
+    report["remains"] = [text for text in report["remains"] if not text.startswith(_FREE_BLOCKS)]
+    report["occurrences"] = {str(path): occurrences(path, user), **report["occurrences"]}
+    return report
 
 
 def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
@@ -120,8 +164,10 @@ def _delete(con: duckdb.DuckDBPyConnection, user: str, vectors: list[str], repor
     tables = _tables(con)
     given = {"user": user, "numbers": _numbers(con, user, tables)}
     if "feedback" in tables and "impressions" in tables:
-        report.deleted["feedback"] = _count(con.execute(_FEEDBACK, {"user": user}))
-    for table, columns in tables.items():
+        named = _NAMED.format(re.escape(user)) if user else "^$.^"
+        report.deleted["feedback"] = _count(con.execute(_FEEDBACK, {"user": user, "named": named}))
+    last = ["history_edits"]  # deleting events writes into it
+    for table, columns in sorted(tables.items(), key=lambda pair: pair[0] in last):
         if not columns:
             continue
         condition = " or ".join(
@@ -131,12 +177,42 @@ def _delete(con: duckdb.DuckDBPyConnection, user: str, vectors: list[str], repor
         found = _count(con.execute(f"delete from m6.{quote_name(table)} where {condition}", _used(condition, given)))
         report.deleted[table] = report.deleted.get(table, 0) + found
     if "rejected_rows" in tables:
-        pattern = rf"(^|[^\w]){re.escape(user)}([^\w]|$)" if user else "^$.^"
-        report.deleted["rejected_rows"] = _count(con.execute(_REJECTED, {"pattern": pattern}))
+        report.deleted["rejected_rows"] = _count(con.execute(_REJECTED, {"pattern": _as_word(user)}))
     if "text_vectors" in tables:
         report.deleted["text_vectors"] = _count(
             con.execute("delete from m6.text_vectors where content_hash in $hashes", {"hashes": vectors})
         )
+
+
+def _as_word(user: str) -> str:
+    """Regular expression of an id that stands by itself in a text."""
+    return rf"(^|[^\w]){re.escape(user)}([^\w]|$)" if user else "^$.^"
+
+
+def _mentions(con: duckdb.DuckDBPyConnection, user: str) -> list[str]:
+    """Where the id still stands in a text: in fields of other rows, and in tables that are not m6rec's."""
+    if not user:
+        return []
+    columns = con.execute(
+        "select c.schema_name, c.table_name, c.column_name from duckdb_columns() as c "
+        "inner join duckdb_tables() as t on t.table_oid = c.table_oid and t.database_oid = c.database_oid "
+        "where c.database_name = current_database() and not t.temporary "
+        "and c.data_type in ('VARCHAR', 'JSON', 'VARCHAR[]') order by all"
+    ).fetchall()
+    found = []
+    for schema, table, column in columns:
+        name, text = f"{quote_name(schema)}.{quote_name(table)}", f"cast({quote_name(column)} as varchar)"
+        row = first_row(
+            con.execute(
+                f"select count(*) from {name} where contains({text}, $user) and regexp_matches({text}, $word)",
+                {"user": user, "word": _as_word(user)},
+            )
+        )
+        if row is not None and row[0]:
+            found.append(
+                f"{schema}.{table}.{column} mentions the id in {row[0]} rows: they are not the user's, edit them"
+            )
+    return found
 
 
 def _numbers(con: duckdb.DuckDBPyConnection, user: str, tables: dict[str, list[str]]) -> list[int]:
@@ -219,12 +295,15 @@ def _remains(con: duckdb.DuckDBPyConnection, versions: list[int]) -> list[str]:
     row = first_row(con.execute("select path from duckdb_databases() where database_name = current_database()"))
     if row is not None and row[0] is not None:
         remains.append(
-            "deleted bytes stay in free blocks of the file: close it and call m6.compact(path), "
-            "or write a copy with m6.snapshot(con, to)"
+            f"{_FREE_BLOCKS}: close it and call m6.compact(path), or write a copy with m6.snapshot(con, to); "
+            "m6.forget_user(path, user_id) does all of it"
         )
     if versions:
         numbers = ", ".join(map(str, versions))
-        remains.append(f"builds {numbers} have learned from the user: run m6.build(con) for one without them")
+        remains.append(
+            f"builds {numbers} have learned from the user: run m6.build(con), which learns afresh, for one without "
+            "them; then delete these versions from m6.artefacts"
+        )
     views = con.execute(
         "select view_name from duckdb_views() where schema_name = 'm6' and database_name = current_database() "
         "and view_name in ('events', 'users', 'relations', 'impressions', 'feedback') order by view_name"
@@ -251,6 +330,7 @@ def _forget_in_copy(path: Path, user: str, report: _Report) -> int:
             except BaseException:
                 con.execute("rollback")
                 raise
+            report.remains += [f"{path}: {text}" for text in _mentions(con, user)]
         compact(path)
     except (duckdb.Error, M6Error) as error:
         report.remains.append(f"{path} could not be cleaned: {str(error).splitlines()[0]}")

@@ -63,7 +63,7 @@ def settings(directory: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(resources.text_of(path))
     except tomllib.TOMLDecodeError as error:
         raise M6Error(f"{path} is not valid TOML: {error}", 'write lines such as: database = "shop.duckdb"') from error
     wrong = [name for name, value in found.items() if not isinstance(value, _SETTINGS.get(name, ()))]

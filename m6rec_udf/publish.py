@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from m6rec_udf import files
 from m6rec_udf.errors import LockedError, M6Error, NotBuiltError, NotInstalledError, ParameterError
 
 UNKNOWN_USER = "*"
@@ -204,7 +205,8 @@ def _new_file(work: duckdb.DuckDBPyConnection, target: Path, storage: str | None
     temporary = target.with_name(f".{target.name}.{catalog}.tmp")
     options = "read_write" if storage is None else f"read_write, storage_version {quote_text(storage)}"
     try:
-        work.execute(f"attach {quote_text(str(temporary))} as {catalog} ({options})")
+        with files.private():
+            work.execute(f"attach {quote_text(str(temporary))} as {catalog} ({options})")
         try:
             yield catalog
             work.execute(f"checkpoint {catalog}")
@@ -278,7 +280,7 @@ def compact(path: str | Path) -> tuple[int, int]:
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}.compact")
     try:
         before = target.stat().st_size
-        _require_closed(target).close()
+        require_closed(target).close()
         with duckdb.connect(str(target)) as con:
             is_warehouse, storage = _kind(con)
             if not is_warehouse:
@@ -289,7 +291,7 @@ def compact(path: str | Path) -> tuple[int, int]:
                 snapshot(dressed, temporary)
             finally:
                 dressed.close()
-        guard = _require_closed(target)  # keeps writers away until the new file is in place
+        guard = require_closed(target)  # keeps writers away until the new file is in place
         try:
             os.chmod(temporary, target.stat().st_mode & 0o777)
             os.replace(temporary, target)
@@ -300,7 +302,7 @@ def compact(path: str | Path) -> tuple[int, int]:
     return before, target.stat().st_size
 
 
-def _require_closed(target: Path) -> duckdb.DuckDBPyConnection:
+def require_closed(target: Path) -> duckdb.DuckDBPyConnection:
     """A read-only connection to a file that nobody writes."""
     try:
         return duckdb.connect(str(target), read_only=True)
@@ -326,8 +328,9 @@ def _kind(con: duckdb.DuckDBPyConnection) -> tuple[bool, str]:
 def _copy_plain(con: duckdb.DuckDBPyConnection, temporary: Path, storage: str) -> None:
     """Copy a file of tables alone, in its own storage version."""
     source = _current(con)[0]
-    con.execute(
-        f"attach {quote_text(str(temporary))} as m6_compact (read_write, storage_version {quote_text(storage)})"
-    )
+    with files.private():
+        con.execute(
+            f"attach {quote_text(str(temporary))} as m6_compact (read_write, storage_version {quote_text(storage)})"
+        )
     con.execute(f"copy from database {quote_name(source)} to m6_compact")
     con.execute("detach m6_compact")

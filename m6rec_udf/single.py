@@ -211,7 +211,7 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
         history.behaviour(snapshot, segment, asked.until),
         request,
         weights=weights_of([weights]),
-        uniform=drawn([asked.seed], [asked.user], asked.k),
+        uniform=drawn([asked.seed], [asked.user], min(asked.k, snapshot.n)),
         extra=_extra_of(extra),
     )
     slots = _slots(snapshot, found, {n: a for a, *_, n, _ in strategies})

@@ -95,6 +95,7 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, table: str, data: Any) 
     is_relation = isinstance(data, duckdb.DuckDBPyRelation)
     if not (is_frame or is_relation or hasattr(data, "__arrow_c_stream__")):
         raise ParameterError(f"{table}: found {type(data).__name__}, expected {_ACCEPTED}")
+    data = _sound(table, data)
     try:
         con.register(name, data)
     except (duckdb.Error, TypeError) as error:
@@ -103,6 +104,57 @@ def _register(con: duckdb.DuckDBPyConnection, name: str, table: str, data: Any) 
                 f"{table}: the rows cannot be read ({_first_line(error)}), expected {_ACCEPTED}"
             ) from error
         con.register(name, data.to_arrow_table())  # a relation of another connection
+
+
+def _sound(table: str, data: Any) -> Any:
+    """The rows, with text that is UTF-8: DuckDB trusts Arrow, and a broken string ends its whole instance.
+
+    Raises SchemaError: a column holds what its type does not allow.
+    """
+    import pyarrow as pa
+
+    module = type(data).__module__.split(".")[0]
+    is_frame = hasattr(data, "columns")
+    if module == "duckdb":
+        return data
+    try:
+        if module == "polars" and is_frame:
+            import polars as pl
+
+            frame = data.select(~pl.selectors.object())
+            frame.to_arrow(compat_level=pl.CompatLevel.newest()).validate(full=True)
+        elif module == "pandas" and is_frame:
+            for column in data.dtypes.index[[hasattr(dtype, "pyarrow_dtype") for dtype in data.dtypes]]:
+                pa.array(data[column]).validate(full=True)
+        elif isinstance(data, pa.Table | pa.RecordBatch):
+            data.validate(full=True)
+        else:
+            return _sound_batches(table, pa.RecordBatchReader.from_stream(data))
+    except pa.ArrowInvalid as error:
+        raise _broken(table, error) from error
+    return data
+
+
+def _sound_batches(table: str, reader: Any) -> Any:
+    """The batches of a reader, each looked at before it is handed on."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        for batch in reader:
+            try:
+                batch.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise _broken(table, error) from error
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def _broken(table: str, error: BaseException) -> SchemaError:
+    return SchemaError(
+        f"{table}: the Arrow data is broken ({_first_line(error)}), expected text in UTF-8",
+        "decode it where it is read: bytes.decode('utf-8', 'replace')",
+    )
 
 
 def _describe(con: duckdb.DuckDBPyConnection, table: str, relation: str, parameters: dict[str, Any]) -> dict[str, str]:

@@ -9,11 +9,11 @@ graded as (
         b.value,
         t.interest as type_interest,
         case
-            when t.value_low is not null and t.value_high is not null and b.value is not null
+            when t.value_high > t.value_low and b.value is not null
                 then least(1.0, greatest(0.0, (b.value - t.value_low) / (t.value_high - t.value_low)))
             else t.satisfaction
         end as satisfaction,
-        t.value_low is not null and t.value_high is not null and b.value is not null as is_graded,
+        t.value_high > t.value_low and b.value is not null as is_graded,
         b.happened_at
     from stg_actions as b
     inner join m6.event_types as t on b.event_type = t.event_type

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import stat
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
+import shop_world
 
+import m6rec_udf as m6
 from m6rec_udf import connection
-from m6rec_udf.errors import NotInstalledError
+from m6rec_udf.errors import LockedError, NotInstalledError, ParameterError
+from m6rec_udf.files import occurrences
 from m6rec_udf.privacy import forget_user
 from m6rec_udf.publish import snapshot
 
@@ -165,3 +171,114 @@ def test_copies_forget_too_and_lose_the_bytes(tmp_path: Path):
 def test_a_database_without_m6rec_is_an_error():
     with pytest.raises(NotInstalledError, match="Hint:"):
         forget_user(duckdb.connect(), "u1")
+
+
+PERSON = "wilhelmina@featherstonehaugh.example"
+UNCOMPRESSED = "set force_compression = 'uncompressed'"
+
+
+def shop_with(person: str, path: Path, frames: dict) -> Path:
+    """A built shop that a person has left traces in wherever there is a place for them, written uncompressed."""
+    con = shop_world.connect(path)
+    con.execute(UNCOMPRESSED)
+    m6.load(con, **frames)
+    behaviour = pl.DataFrame(
+        {
+            "event_id": [f"{person}/{n}" for n in range(6)],
+            "user_id": [person] * 6,
+            "item_id": [f"i0{n}" for n in range(6)],
+            "event_type": ["view", "purchase"] * 3,
+            "happened_at": [shop_world.START + timedelta(days=20 * n) for n in range(6)],
+        }
+    )
+    m6.load(con, events=behaviour, users=pl.DataFrame({"user_id": [person], "profile": [f"{person} likes drama"]}))
+    m6.load(con, relations=pl.DataFrame({"user_id": [person, "u01"], "other_user_id": ["u02", person]}))
+    m6.load(con, events=behaviour.with_columns(pl.lit("nonsense").alias("event_type"), event_id=pl.lit(None)))
+    m6.build(con)
+    con.execute("insert into m6.impressions by name from m6.serve(?, k := 5, seed := 1, request := 'r7')", [person])
+    served = {"person": f"r7-{person}"}
+    con.execute("insert into m6.feedback (impression_id, event_type) values ($person || '-1', 'click')", served)
+    con.execute("insert into m6.feedback (request_id, item_id, event_type) values ($person, 'i01', 'click')", served)
+    con.execute("insert into m6.feedback (impression_id, event_type) values ($person || '-99', 'click')", served)
+    con.execute("insert into m6.extra_candidates values (1, ?, 'i05', 0)", [person])
+    con.execute("update m6.events set value = 3 where event_id = ?", [f"{person}/0"])  # into m6.history_edits
+    m6.publish(con)
+    con.close()
+    return path
+
+
+def test_the_bytes_of_a_forgotten_person_are_nowhere(tmp_path, shop_frames):
+    shop = shop_with(PERSON, tmp_path / "shop.duckdb", shop_frames)
+    con = shop_world.connect(shop)
+    con.execute(UNCOMPRESSED)
+    copy = m6.snapshot(con, tmp_path / "copy.duckdb")
+    lists = tmp_path / "lists.duckdb"
+    m6.publish(con, to=lists)
+    con.execute("set checkpoint_threshold = '1TB'")
+    con.execute("pragma disable_checkpoint_on_shutdown")
+    con.execute(
+        "insert into m6.events (user_id, item_id, event_type, happened_at) values (?, 'i09', 'view', '2024-06-01')",
+        [PERSON],
+    )
+    con.close()
+    assert PERSON.encode() in Path(f"{shop}.wal").read_bytes()
+    before = {path: occurrences(path, PERSON) for path in (shop, copy)}
+    assert all(found > 20 for found in before.values()), before
+
+    report = m6.forget_user(shop, PERSON, snapshots=[copy, lists], ticket="2024-117")
+
+    assert report["occurrences"] == {str(shop): 0, str(copy): 0, str(lists): 0}
+    for path in tmp_path.iterdir():  # nothing beside them either: no log, no half-written copy
+        assert PERSON.encode() not in path.read_bytes(), path
+        assert b"featherstonehaugh" not in path.read_bytes(), path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.duckdb", "lists.duckdb", "shop.duckdb"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (shop, copy, lists)} == {0o600}
+    for table in ("events", "users", "relations", "impressions", "feedback", "rejected_rows", "stored_histories",
+                  "extra_candidates", "recommendations", "history_edits"):  # fmt: skip
+        assert report["deleted"][table] > 0, table
+    assert report["snapshots"][str(lists)] > 0
+    con = shop_world.connect(shop)
+    ((detail,),) = con.execute("select detail from m6.audit where action = 'forget_user'").fetchall()
+    assert "2024-117" in detail
+    assert len(con.execute("from m6.recommend(?)", [PERSON]).fetchall()) == 10
+    assert len(con.execute("from m6.recommend('u01')").fetchall()) == 10
+    assert any("m6.build" in text for text in report["remains"])
+    con.close()
+
+
+def test_an_open_connection_is_told_what_it_leaves(tmp_path, shop_frames):
+    shop = shop_with(PERSON, tmp_path / "shop.duckdb", shop_frames)
+    con = shop_world.connect(shop)
+    report = m6.forget_user(con, PERSON)
+    assert any("m6.forget_user(path, user_id)" in text for text in report["remains"])
+    assert con.execute("select count(*) from m6.events where user_id = ?", [PERSON]).fetchall() == [(0,)]
+    with pytest.raises(LockedError, match="Hint:"):
+        m6.forget_user(shop, PERSON)
+    con.close()
+    m6.compact(shop)
+    assert occurrences(shop, PERSON) == 0
+
+
+def test_texts_of_others_that_mention_the_person_are_named(tmp_path, shop_frames):
+    shop = shop_with(PERSON, tmp_path / "shop.duckdb", shop_frames)
+    con = shop_world.connect(shop)
+    con.execute("update m6.items set description = 'as seen by ' || ? where item_id = 'i05'", [PERSON])
+    con.execute("create table audience as select ? as user_id", [PERSON])
+    con.close()
+    report = m6.forget_user(shop, PERSON)
+    assert any("m6.items.description mentions the id in 1 rows" in text for text in report["remains"])
+    assert any("main.audience.user_id mentions the id in 1 rows" in text for text in report["remains"])
+
+
+def test_a_ticket_with_the_id_is_refused(con):
+    with pytest.raises(ParameterError, match="Hint:"):
+        forget_user(con, "u1", ticket="please forget u1")
+    with pytest.raises(ParameterError, match="Hint:"):
+        forget_user("nowhere.duckdb", "u1")
+
+
+def test_new_files_are_private_from_the_start(tmp_path):
+    con = shop_world.connect(tmp_path / "new.duckdb")
+    m6.snapshot(con, tmp_path / "copy.duckdb")
+    con.close()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
