@@ -47,7 +47,7 @@ def explain(target: str, error: duckdb.Error) -> None:
         ) from error
     if "Wrong encryption key" in text:
         raise ParameterError(f"the encryption key does not open {target}, expected the one it was made with") from error
-    if "is encrypted" in text or "is not encrypted" in text or "encrypted database" in text or "encryption key" in text.lower():
+    if any(words in text for words in ("is encrypted", "is not encrypted", "encrypted database", "encryption key")):
         raise ParameterError(
             f"{target} and the key do not go together ({text.splitlines()[0]}), expected an encrypted file and its key",
             "pass encryption_key=... for an encrypted file, and none for a plain one",
