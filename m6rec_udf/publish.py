@@ -13,6 +13,7 @@ import duckdb
 
 from m6rec_udf import files
 from m6rec_udf.errors import LockedError, M6Error, NotBuiltError, NotInstalledError, ParameterError
+from m6rec_udf.logs import logged
 from m6rec_udf.query import cursor
 
 UNKNOWN_USER = "*"
@@ -70,6 +71,7 @@ def first_row(result: duckdb.DuckDBPyConnection) -> tuple[Any, ...] | None:
     return rows[0] if rows else None
 
 
+@logged("publish", lambda rows: {"rows": rows})
 def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: int = 10) -> int:
     """Write the lists of all users as ``m6.recommendations``: any DuckDB client reads them, without m6rec.
 
@@ -112,6 +114,7 @@ def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: 
     return int(row[0])
 
 
+@logged("snapshot")
 def snapshot(con: duckdb.DuckDBPyConnection, to: str | Path) -> Path:
     """Copy the whole database to a new file in one step: what read-only processes serve from.
 
@@ -265,6 +268,7 @@ def _require_replaceable(work: duckdb.DuckDBPyConnection, target: Path) -> None:
         )
 
 
+@logged("compact", lambda sizes: {"bytes_before": sizes[0], "bytes_after": sizes[1]})
 def compact(path: str | Path) -> tuple[int, int]:
     """Write a closed database file afresh, so that the bytes of deleted rows are gone.
 
