@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from m6rec_udf.external import use_tables as use_tables
     from m6rec_udf.frames import features as features
     from m6rec_udf.load import load as load
+    from m6rec_udf.logs import log_to as log_to
+    from m6rec_udf.monitoring import prometheus as prometheus
     from m6rec_udf.policy import policy_value as policy_value
     from m6rec_udf.policy_versions import adopt as adopt
     from m6rec_udf.privacy import forget_user as forget_user
@@ -59,6 +61,8 @@ _HOME = {
     "compact": "publish",
     "forget_user": "privacy",
     "doctor": "doctor",
+    "prometheus": "monitoring",
+    "log_to": "logs",
     "init": "project",
     "M6Error": "errors",
 }

@@ -21,7 +21,8 @@ from m6rec_udf.cells import make_cells
 from m6rec_udf.embed import content_hash, embed_texts, lists
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
-from m6rec_udf.query import one
+from m6rec_udf.logs import logged
+from m6rec_udf.query import cursor, one
 from m6rec_udf.registry import Context, context_of
 from m6rec_udf.satisfaction import part_names
 
@@ -70,6 +71,7 @@ class _Clock:
             self.progress(step, self.steps, 6 + 2 * training.WINDOWS)
 
 
+@logged("build", lambda report: {"model_version": report.model_version, "as_of": report.as_of, "rows": report.rows})
 def build(
     con: duckdb.DuckDBPyConnection,
     *,
@@ -99,7 +101,7 @@ def build(
         ModelSqlError, SchemaError: a SQL model of the project is wrong.
     """
     context = context_of(con)
-    work = con.cursor()
+    work = cursor(con)
     try:
         return _Build(work, context, seed, satisfaction, _Clock(progress)).run(
             as_of, activate=activate, retrain=retrain

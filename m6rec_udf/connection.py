@@ -14,14 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf import files, histories, models, registry, resources
+from m6rec_udf import encrypted, files, histories, models, registry, resources
 from m6rec_udf.errors import LockedError, M6Error, ModelSqlError
+from m6rec_udf.query import cursor as second
 from m6rec_udf.query import one
+from m6rec_udf.sources import literal
 
 if TYPE_CHECKING:
     from m6rec_udf.embed import EncoderLike
 
 DEFAULT_PATH = "warehouse/m6rec.duckdb"
+_NO_ACCESS = {
+    "enable_external_access": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
 
 
 def connect(
@@ -31,6 +40,8 @@ def connect(
     read_only: bool = False,
     project: str | Path | None = None,
     config: dict[str, Any] | None = None,
+    external_access: bool = True,
+    encryption_key: str | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open (or create) a DuckDB file and dress the connection.
 
@@ -41,18 +52,31 @@ def connect(
         read_only: many processes may read one file, only one may write it.
         project: folder with the user's own SQL models (see ``m6rec init``).
         config: DuckDB settings.
+        external_access: False: SQL on this connection reads and writes no other file, attaches nothing, loads no
+            extension, sees no Python variable, and none of this can be switched on again, nor any setting changed.
+            Lists, loading frames, building and feedback work as ever.
+        encryption_key: opens, or makes, a file that DuckDB encrypts (AES-256-GCM). Writing one needs DuckDB's httpfs
+            extension, whose OpenSSL it uses; reading does not.
 
     Raises:
         LockedError: another process has the file open for writing.
+        ParameterError: the key is wrong or missing, or there is nothing to encrypt with.
         M6Error: the path is not a DuckDB file, or its folder does not exist.
     """
     target = str(path)
+    settings = {} if external_access else _NO_ACCESS
     is_new = target != ":memory:" and not Path(target).exists()
     if is_new and not read_only:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
         with files.private() if is_new and not read_only else contextlib.nullcontext():
-            con = duckdb.connect(target, read_only=read_only, config=config or {})
+            if encryption_key is not None:
+                con = encrypted.open_file(target, encryption_key, read_only=read_only, config=config or {})
+            else:
+                con = duckdb.connect(target, read_only=read_only, config={**(config or {}), **settings})
+    except (duckdb.InvalidInputException, duckdb.CatalogException) as error:
+        encrypted.explain(target, error)
+        raise
     except duckdb.IOException as error:
         text = str(error)
         if "lock" in text.lower():
@@ -65,10 +89,16 @@ def connect(
             "check the path; restore the file from a copy if it was truncated",
         ) from error
     try:
-        return install(con, encoder=encoder, project=project)
+        install(con, encoder=encoder, project=project)
+        if not external_access:
+            for name, value in {**settings, "TimeZone": "UTC"}.items():
+                if encryption_key is not None or name == "TimeZone":  # a file that is attached must be let in first
+                    con.execute(f"set global {name} = {literal(value)}")
+            con.execute("set lock_configuration = true")
     except BaseException:
         con.close()
         raise
+    return con
 
 
 def install(
@@ -175,7 +205,7 @@ def _create_build_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Empty tables for what a build writes, so that the macros can be created before the first build."""
     from datetime import datetime
 
-    cursor = con.cursor()
+    cursor = second(con)
     try:
         cursor.execute("set search_path = 'm6'")
         bound = {"as_of": datetime(1, 1, 1), "span_days": 1.0, "positive_at": 0.75}

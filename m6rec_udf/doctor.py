@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from m6rec_udf.publish import first_row
 OK, WARN, FAIL = "ok", "warn", "fail"
 _SEVERITY = {FAIL: 0, WARN: 1, OK: 2}
 _SHOWN = 3
+_MANY_BLOCKS = 40  # 10 MB: below that free space is no ailment
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def findings(con: duckdb.DuckDBPyConnection, *, checked_at: dt.datetime | None =
         hint = "open the file with m6rec_udf.connect(path)"
         return [Finding("installed", FAIL, "the database has no m6rec tables", hint)]
     as_of = _built_as_of(con)
-    found = [_built(con, as_of), _registered(con)]
+    found = [_built(con, as_of), _registered(con), _fragmented(con), _readable_by_others(con)]
     if as_of is not None:
         found += [_current_encoder(con), _stale_vectors(con, as_of)]
     parameters = {"checked_at": now, "as_of": as_of or now}
@@ -226,3 +228,39 @@ def _stale_vectors(con: duckdb.DuckDBPyConnection, as_of: dt.datetime) -> Findin
         few = ", ".join(str(row[0]) for row in rows[:_SHOWN])
         return Finding("stale_vectors", WARN, f"{len(rows)} items changed since the build ({few})", "run `m6rec build`")
     return Finding("stale_vectors", OK, "nothing", "")
+
+
+def _fragmented(con: duckdb.DuckDBPyConnection) -> Finding:
+    """Whether much of the file is blocks that nothing uses: deleted rows, replaced builds."""
+    row = first_row(
+        con.execute(
+            "select block_size, total_blocks, free_blocks from pragma_database_size() "
+            "where database_name = current_database()"
+        )
+    )
+    if row is None or not row[1]:
+        return Finding("fragmented_file", OK, "nothing in a file", "")
+    block, total, free = row
+    found = f"{free} of {total} blocks are free ({free * block / 1e6:.0f} of {total * block / 1e6:.0f} MB)"
+    if total >= _MANY_BLOCKS and free > total / 2:
+        remedy = "close the file and call m6.compact(path): it is written afresh; free blocks also hold deleted bytes"
+        return Finding("fragmented_file", WARN, found, remedy)
+    return Finding("fragmented_file", OK, found, "")
+
+
+def _readable_by_others(con: duckdb.DuckDBPyConnection) -> Finding:
+    """Whether other people on the machine may read the file or its log, which holds people's behaviour."""
+    row = first_row(con.execute("select path from duckdb_databases() where database_name = current_database()"))
+    paths = [] if row is None or row[0] is None else [Path(row[0]), Path(f"{row[0]}.wal")]
+    there = [path for path in paths if path.exists()]
+    if not there or os.name != "posix" or not there[0].parent.stat().st_mode & 0o005:
+        return Finding("readable_by_others", OK, "nothing", "")
+    wide = [f"{path.name} ({path.stat().st_mode & 0o777:o})" for path in there if path.stat().st_mode & 0o077]
+    if not wide:
+        return Finding("readable_by_others", OK, "nothing", "")
+    return Finding(
+        "readable_by_others",
+        WARN,
+        f"others may read {' and '.join(wide)}",
+        f"chmod 700 {there[0].parent}; or chmod 600 the file and run with umask 077, as DuckDB makes its log anew",
+    )

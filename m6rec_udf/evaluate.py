@@ -22,6 +22,7 @@ from m6rec_udf.baselines import BASELINES, REPEAT_BASELINES, Choice, Recommender
 from m6rec_udf.errors import ParameterError
 from m6rec_udf.figures import Row, figures
 from m6rec_udf.lists import collect
+from m6rec_udf.logs import logged
 from m6rec_udf.query import one
 
 _SCRATCH = (
@@ -57,6 +58,7 @@ class _Settings:
     repeats: bool = False
 
 
+@logged("evaluate")
 def evaluate(
     con: duckdb.DuckDBPyConnection,
     *,

@@ -14,6 +14,7 @@ import duckdb
 from m6rec_udf.errors import NotInstalledError, ParameterError, SchemaError
 from m6rec_udf.load_columns import CONTRACTS
 from m6rec_udf.load_plan import EventTypes, Plan, make_plans, stage_query
+from m6rec_udf.logs import logged
 from m6rec_udf.sources import open_source
 
 _LADDER = (5.0, 10.0, 100.0)
@@ -37,6 +38,7 @@ _INSERTS = {
         "$base + (rowid - $first) from m6_sorted"
     ),
 }
+_COUNTS = ("given", "loaded", "rejected", "already_there")
 _SEQUENCES = {"events": "m6.event_seq", "feedback": "m6.feedback_seq"}
 
 
@@ -88,6 +90,7 @@ class LoadReport(Mapping[str, TableReport]):
         return "\n".join(lines)
 
 
+@logged("load", lambda report: {table: {name: row[name] for name in _COUNTS} for table, row in report.items()})
 def load(
     con: duckdb.DuckDBPyConnection,
     *,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from m6rec_udf.errors import NotBuiltError, ParameterError, UnknownNameError
+from m6rec_udf.logs import logged
 
 if TYPE_CHECKING:
     from m6rec_udf.posterior import Array
@@ -45,6 +46,7 @@ def ensure_default_policy(con: duckdb.DuckDBPyConnection) -> int:
     return version
 
 
+@logged("rollback")
 def rollback(con: duckdb.DuckDBPyConnection, *, to: int | None = None) -> dict[str, Any]:
     """Put earlier strategy weights back in force, in one transaction, with a row in m6.audit.
 
@@ -84,6 +86,7 @@ def rollback(con: duckdb.DuckDBPyConnection, *, to: int | None = None) -> dict[s
     return {"policy_version": target, "rolled_back": current, "changed": target != current}
 
 
+@logged("adopt")
 def adopt(con: duckdb.DuckDBPyConnection, policy_version: int) -> dict[str, Any]:
     """Put a shadow or candidate version in force, in one transaction, with a row in m6.audit.
 

@@ -13,6 +13,7 @@ import duckdb
 
 from m6rec_udf.errors import M6Error, NotInstalledError, ParameterError
 from m6rec_udf.files import occurrences
+from m6rec_udf.logs import logged
 from m6rec_udf.publish import first_row, quote_name
 
 _USER_COLUMNS = ("user_id", "other_user_id")
@@ -47,6 +48,7 @@ class _Report:
     remains: list[str] = field(default_factory=list)
 
 
+@logged("forget_user", lambda report: {"rows": report["total"], "copies": len(report["snapshots"])})
 def forget_user(
     con: duckdb.DuckDBPyConnection | str | Path,
     user_id: str,

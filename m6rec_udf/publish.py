@@ -13,6 +13,8 @@ import duckdb
 
 from m6rec_udf import files
 from m6rec_udf.errors import LockedError, M6Error, NotBuiltError, NotInstalledError, ParameterError
+from m6rec_udf.logs import logged
+from m6rec_udf.query import cursor
 
 UNKNOWN_USER = "*"
 PUBLISHED_STORAGE = "v1.4.0"
@@ -69,6 +71,7 @@ def first_row(result: duckdb.DuckDBPyConnection) -> tuple[Any, ...] | None:
     return rows[0] if rows else None
 
 
+@logged("publish", lambda rows: {"rows": rows})
 def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: int = 10) -> int:
     """Write the lists of all users as ``m6.recommendations``: any DuckDB client reads them, without m6rec.
 
@@ -92,7 +95,7 @@ def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: 
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ParameterError(f"k is {k!r}, expected a whole number from 1", "pass for example k=10")
     require_built(con)
-    work = con.cursor()
+    work = cursor(con)
     try:
         work.execute(_LISTS, {"k": k})
         try:
@@ -111,6 +114,7 @@ def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: 
     return int(row[0])
 
 
+@logged("snapshot")
 def snapshot(con: duckdb.DuckDBPyConnection, to: str | Path) -> Path:
     """Copy the whole database to a new file in one step: what read-only processes serve from.
 
@@ -122,7 +126,7 @@ def snapshot(con: duckdb.DuckDBPyConnection, to: str | Path) -> Path:
         LockedError: another process writes ``to``.
     """
     target = Path(to)
-    work = con.cursor()
+    work = cursor(con)
     try:
         source = _current(work)[0]
         with _new_file(work, target, None) as catalog:
@@ -200,6 +204,11 @@ def _current(con: duckdb.DuckDBPyConnection) -> tuple[str, str | None]:
 @contextmanager
 def _new_file(work: duckdb.DuckDBPyConnection, target: Path, storage: str | None) -> Iterator[str]:
     """Attach a new file beside ``target`` and yield its catalog name; on success it takes the target's place."""
+    if work.execute("select current_setting('enable_external_access')").fetchall() == [(False,)]:
+        raise ParameterError(
+            f"found a connection without external access, expected one that may write {target}",
+            "do it on a connection with external_access=True",
+        )
     _require_replaceable(work, target)
     catalog = f"m6_new_{uuid.uuid4().hex[:12]}"
     temporary = target.with_name(f".{target.name}.{catalog}.tmp")
@@ -259,6 +268,7 @@ def _require_replaceable(work: duckdb.DuckDBPyConnection, target: Path) -> None:
         )
 
 
+@logged("compact", lambda sizes: {"bytes_before": sizes[0], "bytes_after": sizes[1]})
 def compact(path: str | Path) -> tuple[int, int]:
     """Write a closed database file afresh, so that the bytes of deleted rows are gone.
 

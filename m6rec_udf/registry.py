@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from m6rec_udf.query import one
+from m6rec_udf.query import cursor, one, use
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
@@ -36,6 +36,7 @@ class Context:
     encoder: Encoder
     project: Path | None = None
     cursor: duckdb.DuckDBPyConnection | None = None  # only where the file cannot be opened again
+    catalog: str | None = None  # name of the database, where a new cursor would start in another one
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     item_sets: dict[int, Any] = field(default_factory=dict)
     grades: dict[Any, dict[Any, Any]] = field(default_factory=dict)  # of event types and values, see user_history
@@ -45,7 +46,10 @@ class Context:
     def open(self) -> duckdb.DuckDBPyConnection:
         """A connection usable inside a function, where the calling one is busy. Close it after use."""
         if self.cursor is not None:
-            return self.cursor.cursor()
+            own = self.cursor.cursor()
+            if self.catalog is not None:
+                use(own, self.catalog)
+            return own
         return duckdb.connect(self.path, read_only=self.read_only)
 
 
@@ -116,7 +120,10 @@ def register(con: duckdb.DuckDBPyConnection, encoder: Encoder, project: Path | N
                 raise duckdb.Error("in memory")
             context.open().close()
         except duckdb.Error:  # in memory, or opened with settings of its own: share the instance by a cursor
-            context.cursor = con.cursor()
+            context.cursor = cursor(con)
+            name = one(con, "select current_database()")[0]
+            if one(con.cursor(), "select current_database()")[0] != name:
+                context.catalog = name
         key = f"{path}#{len(_KEPT)}"
         _CONTEXTS[key] = context
         for function in FUNCTIONS:

@@ -24,6 +24,7 @@ import duckdb
 from m6rec_udf import resources
 from m6rec_udf.candidate_weights import FOLDS, candidate_weights, decided_weights, mixed, put_policies
 from m6rec_udf.errors import ModelSqlError, ParameterError
+from m6rec_udf.logs import logged
 from m6rec_udf.policy_versions import (
     FLOOR,
     Group,
@@ -96,6 +97,7 @@ def period_seconds(period: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+@logged("reweight", lambda result: {name: result.get(name) for name in ("policy_version", "status", "changed")})
 def reweight(
     con: duckdb.DuckDBPyConnection,
     *,
@@ -147,7 +149,12 @@ def _settings(parameters: dict[str, Any] | None, seconds: int) -> dict[str, Any]
 
 def _moment(as_of: datetime | str | None) -> datetime | None:
     if isinstance(as_of, str):
-        as_of = datetime.fromisoformat(as_of)
+        try:
+            as_of = datetime.fromisoformat(as_of)
+        except ValueError as error:
+            raise ParameterError(
+                f"as_of is {as_of!r}, expected a moment in ISO form", "as_of='2024-03-01T12:00:00'"
+            ) from error
     if as_of is not None and as_of.tzinfo is not None:
         as_of = as_of.astimezone(UTC).replace(tzinfo=None)
     return as_of

@@ -173,6 +173,11 @@ def _open_files(con: duckdb.DuckDBPyConnection, table: str, data: Any) -> Source
     """A reader over files; CSV and JSON columns come as text."""
     paths = [str(path) for path in (data if isinstance(data, list | tuple) else [data])]
     kinds = {_file_kind(table, path) for path in paths}
+    if con.execute("select current_setting('enable_external_access')").fetchall() == [(False,)]:
+        raise ParameterError(
+            f"{table}: found a path on a connection without external access, expected rows",
+            "read the file yourself and pass the frame, or load it on a connection with external_access=True",
+        )
     if len(kinds) > 1:
         raise ParameterError(f"{table}: found {', '.join(sorted(kinds))} files, expected one kind", "load them in turn")
     kind = kinds.pop()

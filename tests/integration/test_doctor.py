@@ -10,6 +10,7 @@ import pytest
 
 from m6rec_udf import connection, resources
 from m6rec_udf.doctor import FAIL, OK, WARN, Check, _run, doctor, findings, load_checks
+from m6rec_udf.publish import compact
 
 NOW = dt.datetime(2024, 6, 1)
 HEALTHY = """
@@ -31,6 +32,28 @@ insert into m6.impressions (
     policy_version, shown_at
 )
 select 'r' || x, 'r' || x, 'u1', 'i1', 1, 'popular', {supporters}, 3, 0.5, 1, '2024-01-03' from range(100) as t(x);
+"""
+TWINS = """
+insert into m6.events (user_id, item_id, event_type, happened_at)
+select 'u' || x, 'i1', 'click', '2024-01-01' from range(10) as t(x);
+insert into m6.feedback (user_id, item_id, event_type, happened_at)
+select 'u' || x, 'i1', 'click', '2024-01-01' from range(10) as t(x);
+"""
+COMPANIONS = """
+insert into m6.events (user_id, item_id, event_type, happened_at)
+select 'u' || x, 'i1', unnest(['view', 'purchase']), '2024-01-01' from range(60) as t(x);
+"""
+DRIFT = """
+insert into m6.impressions (
+    impression_id, request_id, user_id, item_id, rank, strategy, supporters, eligible, propensity, satisfaction,
+    policy_version, model_version, shown_at
+)
+select
+    'r' || x, 'r' || x, 'u1', 'i1', 1, 'popular', 3, 3, 0.5, 0.5, 1, 1, timestamp '2024-01-03' + to_minutes(x)
+from range(600) as t(x);
+insert into m6.feedback (impression_id, event_type, happened_at)
+select 'r' || x, 'purchase', timestamp '2024-01-03' + to_minutes(x + 1) from range(600) as t(x)
+where x % 2 = 0 and x < 300 or x % 8 = 0;
 """
 
 
@@ -99,6 +122,15 @@ def test_a_healthy_database_has_no_finding(con):
         ("update m6.artefacts set content = 'broken'::blob", "artefact_hash", FAIL),
         ("insert into m6.audit (action, done_at) values ('forget_user', '2024-02-01')", "forgotten_since_build", WARN),
         ("update m6.active set model_version = null", "built", FAIL),
+        (TWINS, "leakage", WARN),
+        (COMPANIONS, "leakage", WARN),
+        (
+            IMPRESSIONS.format(supporters=3)
+            + "insert into m6.feedback (impression_id, event_type, happened_at) values ('r1', 'click', '2024-01-02')",
+            "feedback_before_impression",
+            FAIL,
+        ),
+        (DRIFT, "calibration_drift", WARN),
     ],
 )
 def test_each_breakage_is_found_with_a_remedy(con, breakage, check, status):
@@ -147,3 +179,34 @@ def test_a_check_that_cannot_run_is_a_finding_not_an_exception(con):
     lost = Check("lost", "one row per x: y", FAIL, "do", "select * from m6.nowhere")
     assert _run(con, lost, {}).status == WARN
     assert "parameter" in _run(con, Check("b", "one row", FAIL, "do", "select $positive_at as a"), {}).found
+
+
+def test_steady_calibration_is_no_finding(con):
+    con.execute(DRIFT.replace("and x < 300 or x % 8 = 0", ""))
+    assert "calibration_drift" not in unusual(con)
+
+
+def test_a_file_of_free_blocks_is_fragmented_until_it_is_compacted(tmp_path):
+    path = tmp_path / "shop.duckdb"
+    with duckdb.connect(str(path)) as opened:
+        connection.migrate(opened)
+        opened.execute("create table m6.large as select hash(x) as a, hash(x + 1) as b from range(2000000) as t(x)")
+        opened.execute("checkpoint")
+        assert unusual(opened).get("fragmented_file") is None
+        opened.execute("drop table m6.large")
+        opened.execute("checkpoint")
+        assert unusual(opened)["fragmented_file"] == WARN
+    compact(path)
+    with duckdb.connect(str(path)) as opened:
+        assert unusual(opened).get("fragmented_file") is None
+
+
+def test_a_file_that_others_may_read_is_found(tmp_path):
+    tmp_path.chmod(0o755)
+    path = tmp_path / "shop.duckdb"
+    with duckdb.connect(str(path)) as opened:
+        connection.migrate(opened)
+        path.chmod(0o644)
+        assert unusual(opened)["readable_by_others"] == WARN
+        tmp_path.chmod(0o700)
+        assert unusual(opened).get("readable_by_others") is None
