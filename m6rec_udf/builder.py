@@ -16,10 +16,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from m6rec_udf import arrays, histories, learned, models, moment, resources, training, tuning
+from m6rec_udf import arrays, arrivals, histories, learned, models, moment, resources, training, tuning
 from m6rec_udf.cells import make_cells
 from m6rec_udf.embed import content_hash, embed_texts, lists
-from m6rec_udf.errors import CheckFailedError, NotBuiltError
+from m6rec_udf.errors import CheckFailedError, M6Error, NotBuiltError
 from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
 from m6rec_udf.logs import logged
 from m6rec_udf.query import cursor, one
@@ -123,6 +123,7 @@ class _Build:
         self.con.execute("begin")  # marks, staging and log see the same rows
         self.as_of = as_of or self._latest()
         self.marks = self._watermarks()
+        self.reading = arrivals.Reading.of(self.con)
         strategies = self._strategies()
         bound = self.bound = moment.parameters(self.con, self.as_of, self._positive_at())
         staging = {name for name, model in self.models.items() if model.layer == "staging"}
@@ -481,8 +482,10 @@ class _Build:
         from m6rec_udf.reweight import ensure_default_policy
 
         con = self.con
+        is_settled = activate and self.reading.settle(con)
         con.execute("begin")
         try:
+            self.reading.require_alone(con)
             version = int(one(con, "select coalesce(max(model_version), 0) + 1 from m6.models")[0])
             self.settings.learned.setdefault("version", version)
             con.execute(
@@ -498,14 +501,20 @@ class _Build:
             )
             self._store_extra(version, extra)
             if activate:
-                self._publish_tables(snapshot, version)
+                self._publish_tables(snapshot, version, is_settled=is_settled)
                 ensure_default_policy(con)
                 con.execute("update m6.active set model_version = ?", [version])
                 for table in ("artefacts", "extra_candidates"):
                     con.execute(f"delete from m6.{table} where model_version <= ?", [version - KEPT_VERSIONS])
             con.execute("commit")
+        except (duckdb.TransactionException, duckdb.ConstraintException) as error:
+            _rollback(con)
+            raise M6Error(
+                f"another build, reweighting or deletion was committed while this one was ({str(error).splitlines()[0]})",
+                "run m6rec_udf.build(con) again",
+            ) from error
         except BaseException:
-            con.execute("rollback")
+            _rollback(con)
             raise
         return version
 
@@ -513,7 +522,20 @@ class _Build:
         """Features of items and those of the project's own are tables; the others views over the staged behaviour."""
         return model.name in ("feat_item_activity", "feat_item_transitions") or model.path != "shipped"
 
-    def _publish_tables(self, snapshot: arrays.Snapshot, version: int) -> None:
+    def _write_histories(self, version: int, *, is_settled: bool) -> None:
+        """The stored histories, with what other transactions have written since this build read."""
+        con, reading = self.con, self.reading
+        passed, edited = reading.passed_over(con, is_settled=is_settled), reading.edited_since(con)
+        if passed is None:
+            why = "a transaction that writes was open for long: every history is read from m6.behaviour"
+            con.execute("insert into m6.decisions values (?, 'stored_histories', 'none', ?)", [version, why])
+            histories.reset(con)
+        else:
+            histories.write(con, self.models, self.log, histories.Marks(*self.marks, self.as_of, passed), version)
+        con.execute("insert into m6.history_edits select unnest(cast(? as varchar[]))", [edited])
+        con.execute("update m6.history_marks set types_hash = ?", [reading.types_hash])
+
+    def _publish_tables(self, snapshot: arrays.Snapshot, version: int, *, is_settled: bool) -> None:
         """What a build leaves for people to read: staging, features, item models, vectors, lineage."""
         con = self.con
         kinds = dict(
@@ -536,7 +558,7 @@ class _Build:
             about = model.description.replace("'", "''")
             con.execute(f"comment on {kind} m6.{model.name} is '{about}'")
         con.execute(f"create or replace view m6.behaviour as\n{models.live(self.models)}")
-        histories.write(con, self.models, self.log, histories.Marks(*self.marks, self.as_of), version)
+        self._write_histories(version, is_settled=is_settled)
         write_item_tables(con, snapshot, "m6.")
         self._write_vectors()
         if kinds.get("item_text_vectors", "view") != "view":
@@ -584,6 +606,15 @@ class _Build:
         )
         self.con.execute(f"insert into m6.item_vectors from m6_item_vectors as f anti join m6.item_vectors as v {keys}")
         self.con.unregister("m6_item_vectors")
+
+
+def _rollback(con: duckdb.DuckDBPyConnection) -> None:
+    """Roll back; a commit that failed has done so already."""
+    try:
+        con.execute("rollback")
+    except duckdb.TransactionException as error:
+        if "no transaction" not in str(error):
+            raise
 
 
 def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: arrays.Snapshot, prefix: str) -> None:

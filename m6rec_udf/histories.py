@@ -11,7 +11,7 @@ what is changed by hand in those a build has read counts from the next build on,
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 
 from m6rec_udf import models
+from m6rec_udf.arrivals import SEQUENCES, Ranges
 from m6rec_udf.errors import CorruptError
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
@@ -44,15 +45,21 @@ _GIVEN = """from (
 
 @dataclass(frozen=True)
 class Marks:
-    """How far a build has read: orders of arrival, and the moment after which behaviour was left out."""
+    """How far a build has read: orders of arrival, the moment after which behaviour was left out, and by table the
+    ranges of numbers below that were passed over (see m6rec_udf.arrivals).
+    """
 
     event_seq: int
     feedback_seq: int
     as_of: datetime
+    passed_over: dict[str, Ranges] = field(default_factory=dict)
 
-    def unread(self, sequence: str, last: int, *, has_later: bool) -> str:
+    def unread(self, table: str, last: int, *, has_later: bool) -> str:
         """Condition on the rows of events or feedback that the build has not read."""
-        return f"{sequence} > {int(last)}" + (f" or happened_at > timestamp '{self.as_of}'" if has_later else "")
+        sequence = SEQUENCES[table]
+        parts = [f"{sequence} > {int(last)}"]
+        parts += [f"{sequence} between {int(a)} and {int(b)}" for a, b in self.passed_over.get(table, [])]
+        return " or ".join(parts + ([f"happened_at > timestamp '{self.as_of}'"] if has_later else []))
 
 
 def reset(con: duckdb.DuckDBPyConnection) -> None:
@@ -100,7 +107,7 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, mar
     ):
         later = f"select 1 from m6.{table} where {sequence} <= ? and happened_at > ? limit 1"
         has_later = one(con, later, [last, marks.as_of])[0] is not None
-        unread[table] = f"from m6.{table} where {marks.unread(sequence, last, has_later=has_later)}"
+        unread[table] = f"from m6.{table} where {marks.unread(table, last, has_later=has_later)}"
     events, feedback = ({f"from m6.{table}": f"from (select * {rows})"} for table, rows in unread.items())
     made = {
         "view m6.recent_behaviour": models.live(found, events | feedback),

@@ -102,6 +102,7 @@ def forget_user(
     report = _Report()
     con.execute("begin")
     try:
+        con.execute("update m6.active set policy_version = policy_version")  # a build that commits meanwhile fails
         _delete(con, user, vectors, report)
         total = sum(report.deleted.values())
         versions, artefacts = _built_with(con, user) if total else ([], [])
