@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from m6rec_udf.collaborative import top_per_row_sparse
 
 if TYPE_CHECKING:
-    from m6rec_udf.moment import Log
+    from m6rec_udf.event_log import Log
 
 DAY = 86400.0
 TREND_SHARES = {"trend_very_short": 0.003, "trend_short": 0.01, "trend_medium": 0.03, "trend_long": 0.1}
@@ -42,6 +42,8 @@ MOST_POSITIONS = 200
 LEAST_POSITIONS = 5
 POSITIONS = 2_500_000.0  # of all users together
 NEXT_ITEMS = 100
+AT_ONCE = 1 << 18
+MOST_CELLS = 4_000_000  # segments times items that are summed in a dense table
 PRIME = 2_147_483_647
 
 
@@ -108,25 +110,34 @@ class Activity:
         interested = log.interest[order] > 0
         if not interested.all():
             order, age = order[interested], age[interested]
-        item = log.item[order]
-        events = np.bincount(item, minlength=n)
-        some = np.where(events > 0, events, np.nan)
-        first_days = np.full(n, -np.inf)
-        idle_days = np.full(n, np.inf)
-        np.maximum.at(first_days, item, age)
-        np.minimum.at(idle_days, item, age)
+        events, successes = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        satisfaction, first_days, idle_days = np.zeros(n), np.full(n, -np.inf), np.full(n, np.inf)
+        trends = {share: np.zeros(n) for share in (*TREND_SHARES.values(), *SUCCESS_SHARES.values())}
+        good_trends = {share: np.zeros(n) for share in SUCCESS_SHARES.values()}
+        step = max(AT_ONCE, 4 * n)  # what is made of a block stays in the cache
+        for start in range(0, len(order), step):
+            block, days = order[start : start + step], age[start : start + step]
+            item, good = log.item[block], np.flatnonzero(log.is_positive[block])
+            good_item = item[good]
+            events += np.bincount(item, minlength=n)
+            successes += np.bincount(good_item, minlength=n)
+            satisfaction += np.bincount(item, log.satisfaction[block], n)
+            np.maximum.at(first_days, item, days)
+            np.minimum.at(idle_days, item, days)
+            for share in trends:
+                decay = self._decay(days, share)
+                trends[share] += np.bincount(item, decay, n)
+                if share in good_trends:
+                    good_trends[share] += np.bincount(good_item, decay[good], n)
         found = {
             "events": events,
-            "satisfaction": np.bincount(item, log.satisfaction[order], n) / some,
+            "successes": successes,
+            "satisfaction": satisfaction / np.where(events > 0, events, np.nan),
             "first_event_days": np.where(events > 0, first_days, np.nan),
             "idle_days": np.where(events > 0, idle_days, np.nan),
         }
-        for name, share in TREND_SHARES.items():
-            found[name] = np.bincount(item, self._decay(age, share), n)
-        good = log.is_positive[order]
-        found["successes"] = np.bincount(item[good], minlength=n)
-        for name, share in SUCCESS_SHARES.items():
-            found[name] = np.bincount(item[good], self._decay(age[good], share), n)
+        found |= {name: trends[share] for name, share in TREND_SHARES.items()}
+        found |= {name: good_trends[share] for name, share in SUCCESS_SHARES.items()}
         found |= self._repurchase(order, age)
         catalogue_days = np.where(created_at <= self.as_of, _days_before(self.as_of, created_at), np.nan)
         found["age_days"] = np.where(
@@ -137,7 +148,7 @@ class Activity:
         return found
 
     def _decay(self, age: np.ndarray, share: float) -> np.ndarray:
-        return np.asarray(0.5 ** (age / (share * self.span_days)))
+        return np.asarray(np.exp2(age * (-1 / (share * self.span_days))))
 
     def _repurchase(self, order: np.ndarray, age: np.ndarray) -> dict[str, np.ndarray]:
         """Users, share of them that came back, and the median of their mean distance, per item."""
@@ -160,8 +171,12 @@ class Activity:
         log, order = self.log, self._order
         code = segment[log.user[order]]
         keep = (code >= 0) & (log.interest[order] > 0)
-        parts = (self._decay(self._age[keep], SEGMENT_SHARE), (code[keep], log.item[order[keep]]))
-        return sp.csr_matrix(parts, shape=(max(segments, 1), self.n))
+        decay, shape = self._decay(self._age[keep], SEGMENT_SHARE), (max(segments, 1), self.n)
+        code, item = code[keep], log.item[order[keep]]
+        if shape[0] * shape[1] > MOST_CELLS:
+            return sp.csr_matrix((decay, (code, item)), shape=shape)
+        cells = np.bincount(code.astype(np.int64) * self.n + item, decay, shape[0] * shape[1])
+        return sp.csr_matrix(cells.reshape(shape))
 
     def transitions(self, pairs: Pairs, users: int) -> sp.csr_matrix:
         """Weights of feat_item_transitions, CSR float64 ``[n, n]``, the 100 best of each row."""

@@ -5,9 +5,8 @@ The SQL models are the definition; a snapshot is their cache, stored in ``m6.art
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from m6rec_udf.errors import CorruptError, NotBuiltError
+from m6rec_udf import artefacts
+from m6rec_udf.errors import NotBuiltError
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,7 +60,11 @@ class Snapshot:
         factors, fold_in: float32 ``[n, d]``.
         text: float32 ``[n, e]`` unit length.
         segment_trend: CSR ``[segments, n]``.
+        learned_users: int32 ``[n]``, users of each item that item_item and factors were learned from; 0: its weights
+            were made from its text, or it came later and was folded in.
+        strength: float32 ``[d]``, squared singular values of the factors (see ``collaborative.folded_in``).
         cells: where there are many items, their text vectors in cells; None: exact search.
+        kept: content hash by name of the artefacts that are those of another version.
     """
 
     settings: dict[str, Any]
@@ -77,8 +81,11 @@ class Snapshot:
     fold_in: np.ndarray
     text: np.ndarray
     segment_trend: sp.csr_matrix
+    learned_users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    strength: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     model: SatisfactionModel | None = None
     cells: Cells | None = None
+    kept: dict[str, str] = field(default_factory=dict)
     masks: dict[Any, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -193,55 +200,33 @@ class Snapshot:
         return self.masks["domain", name]
 
 
-_ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text")
+_ARRAYS = (
+    *("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text"),
+    *("learned_users", "strength"),
+)
 _CELLS = ("centres", "order", "start")
 _MATRICES = ("transitions", "item_item", "segment_trend")
 
 
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _from_npy(content: Any) -> np.ndarray:
-    """The array in the bytes of a .npy file, without a copy where its numbers are aligned; read only.
-
-    Raises ValueError: the dtype is not one of plain numbers.
-    """
-    head = io.BytesIO(memoryview(content)[:1024])
-    np.lib.format.read_magic(head)
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(head)
-    if dtype.hasobject:
-        raise ValueError(f"found an array of {dtype}, expected numbers")
-    found = np.frombuffer(content, dtype, int(np.prod(shape)), head.tell())
-    found = found.reshape(shape, order="F" if is_fortran else "C")
-    return found if found.flags.aligned else found.copy()
-
-
 def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> None:
-    """Write the snapshot and its satisfaction model into ``m6.artefacts``."""
+    """Write the snapshot and its satisfaction model into ``m6.artefacts``; what it has ``kept`` is only named."""
     assert snapshot.model is not None
+    kept = snapshot.kept
     parts: dict[str, bytes] = {
         "settings": json.dumps(snapshot.settings, sort_keys=True).encode(),
         "item_ids": json.dumps(snapshot.item_ids).encode(),
         "titles": json.dumps(snapshot.titles).encode(),
         "satisfaction": snapshot.model.to_json().encode(),
     }
-    for name in _ARRAYS:
-        parts[name] = _npy(getattr(snapshot, name))
+    arrays = {name: getattr(snapshot, name) for name in _ARRAYS}
     for name in _MATRICES:
         matrix = getattr(snapshot, name)
-        for part in ("data", "indices", "indptr"):
-            parts[f"{name}.{part}"] = _npy(getattr(matrix, part))
-        parts[f"{name}.shape"] = _npy(np.asarray(matrix.shape))
+        arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
+        arrays[f"{name}.shape"] = np.asarray(matrix.shape)
     if snapshot.cells is not None:
-        for part in _CELLS:
-            parts[f"cells.{part}"] = _npy(getattr(snapshot.cells, part))
-    con.executemany(
-        "insert into m6.artefacts values (?, ?, ?, ?)",
-        [[version, name, hashlib.sha256(content).hexdigest(), content] for name, content in parts.items()],
-    )
+        arrays |= {f"cells.{part}": getattr(snapshot.cells, part) for part in _CELLS}
+    parts |= {name: artefacts.npy(array) for name, array in arrays.items() if name not in kept}
+    artefacts.write(con, version, parts, kept)
 
 
 def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
@@ -249,55 +234,19 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
 
     Raises NotBuiltError: no such version. CorruptError: bytes that do not match their hash.
     """
-    from m6rec_udf.cells import Cells
     from m6rec_udf.satisfaction import SatisfactionModel
 
-    query = (
-        "select name, content_hash, content from m6.artefacts where model_version = $version "
-        "order by octet_length(content) desc, name"  # arrays of numbers first: each begins where numbers may
-    )
-    rows = con.sql(query, params={"version": version}).to_arrow_table()
-    if not len(rows):
-        raise NotBuiltError(
-            f"there is no build with model_version {version} in this file, expected one of m6.models",
-            "run m6rec_udf.build(con)",
-        )
-    parts = {}
-    names, digests = rows["name"].to_pylist(), rows["content_hash"].to_pylist()
-    for name, digest, content in zip(names, digests, rows["content"], strict=True):
-        parts[name] = content.as_buffer()
-        if hashlib.sha256(parts[name]).hexdigest() != digest:
-            raise CorruptError(
-                f"the artefact {name!r} of model_version {version} does not match its hash, expected {digest[:12]}...",
-                "restore the file from a copy, or run m6rec_udf.build(con) again",
-            )
+    parts = artefacts.read(con, version)
     if "titles" not in parts:
         raise NotBuiltError(
             f"model_version {version} was made by another version of m6rec, expected the artefact 'titles'",
             "run m6rec_udf.build(con) again; the data stays as it is",
         )
 
-    def part(name: str) -> Any:
-        if name not in parts:
-            raise CorruptError(
-                f"model_version {version} lacks the artefact {name!r}, expected every part of a build",
-                "restore the file from a copy, or run m6rec_udf.build(con) again",
-            )
-        return parts[name]
-
-    def array(name: str) -> np.ndarray:
-        return _from_npy(part(name))
-
     def text(name: str) -> str:
-        return bytes(part(name)).decode()
+        return bytes(parts[name]).decode()
 
-    matrices = {
-        name: sp.csr_matrix(
-            (array(f"{name}.data"), array(f"{name}.indices"), array(f"{name}.indptr")),
-            shape=tuple(array(f"{name}.shape")),
-        )
-        for name in _MATRICES
-    }
+    matrices = {name: matrix_of(parts, name) for name in _MATRICES}
     for matrix in matrices.values():
         matrix.sort_indices()  # searched by several threads at once
     return Snapshot(
@@ -305,10 +254,27 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         item_ids=json.loads(text("item_ids")),
         titles=json.loads(text("titles")),
         model=SatisfactionModel.from_json(text("satisfaction")),
-        cells=Cells(*(array(f"cells.{own}") for own in _CELLS)) if "cells.order" in parts else None,
-        **{name: array(name) for name in _ARRAYS},  # type: ignore[arg-type]
+        cells=cells_of(parts),
+        **{name: artefacts.from_npy(parts[name]) for name in _ARRAYS if name in parts},  # type: ignore[arg-type]
         **matrices,
     )
+
+
+def matrix_of(parts: Mapping[str, Any], name: str) -> sp.csr_matrix:
+    """A sparse matrix from the parts of a version."""
+    data, indices, indptr, shape = (
+        artefacts.from_npy(parts[f"{name}.{part}"]) for part in ("data", "indices", "indptr", "shape")
+    )
+    return sp.csr_matrix((data, indices, indptr), shape=tuple(shape))
+
+
+def cells_of(parts: Mapping[str, Any]) -> Cells | None:
+    """The cells from the parts of a version, where it has some."""
+    from m6rec_udf.cells import Cells
+
+    if "cells.order" not in parts:
+        return None
+    return Cells(*(artefacts.from_npy(parts[f"cells.{part}"]) for part in _CELLS))
 
 
 def of_version(context: Context, version: int) -> Snapshot:

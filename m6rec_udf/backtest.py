@@ -7,7 +7,9 @@ from typing import Any
 
 import duckdb
 
-from m6rec_udf.builder import Progress, build
+from m6rec_udf import artefacts
+from m6rec_udf.build_state import Progress
+from m6rec_udf.builder import build
 
 
 class Backtest:
@@ -37,5 +39,6 @@ class Backtest:
 
 def remove_version(con: duckdb.DuckDBPyConnection, version: int) -> None:
     """Delete a version that is not in force, with everything stored for it."""
-    for table in ("artefacts", "extra_candidates", "decisions", "models"):
+    for table in ("artefact_names", "extra_candidates", "decisions", "models"):
         con.execute(f"delete from m6.{table} where model_version = ?", [version])
+    artefacts.delete_unnamed(con)

@@ -61,7 +61,7 @@ def item_item_parts(
         return closed, nothing
     is_head = np.zeros(n, bool)
     is_head[head] = True
-    return closed, _cosine_tail(x, popularity, is_head)
+    return closed, cosines(x, ~is_head)
 
 
 def joined(closed: sp.csr_matrix, tail: sp.csr_matrix, tail_weight: float) -> sp.csr_matrix:
@@ -87,15 +87,16 @@ def ease(x: sp.csr_matrix, regularisation: float) -> Floats:
     return np.asarray(weights, np.float32)
 
 
-def _cosine_tail(x: sp.csr_matrix, popularity: NDArray[Any], is_head: NDArray[np.bool_]) -> sp.csr_matrix:
-    """Cosine weights of every pair with at least one item outside the head, shrunk by 10 users.
+def cosines(x: sp.csr_matrix, of: NDArray[np.bool_]) -> sp.csr_matrix:
+    """Cosine weights of every pair with at least one item of the mask ``of``, shrunk by 10 users.
 
     Where there are many interactions, a sample of long histories counts (``sampled``).
     """
+    popularity = np.asarray(x.sum(0)).ravel()
     counted = x if x.nnz < LARGE else sampled(x, TAIL_PAIRS)
     scaled = (counted @ sp.diags((1 / np.sqrt(popularity + 10)).astype(np.float32))).tocsr()
     transposed = scaled.T.tocsr()
-    tail = np.flatnonzero(~is_head & (popularity > 1))
+    tail = np.flatnonzero(of & (popularity > 1))
     blocks = []
     for start in range(0, len(tail), 4096):
         ids = tail[start : start + 4096]
@@ -151,7 +152,7 @@ def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
 def top_per_row_sparse(weights: sp.csr_matrix, k: int, *, decimals: int | None = None) -> sp.csr_matrix:
     """The k largest weights of each row of a sparse matrix; ties, after rounding, go to the lower column."""
     weights = weights.tocsr()
-    values = weights.data if decimals is None else np.round(weights.data, decimals)
+    values = weights.data
     length = np.diff(weights.indptr)
     keep = np.ones(weights.nnz, bool)
     long = np.flatnonzero(length > k)
@@ -163,9 +164,9 @@ def top_per_row_sparse(weights: sp.csr_matrix, k: int, *, decimals: int | None =
             place = np.arange(wide)
             is_there = place < length[block, None]
             at = np.where(is_there, weights.indptr[block, None] + place, 0)
-            keep[at[is_there]] = _best_of_lines(np.where(is_there, values[at], -np.inf), weights.indices[at], k)[
-                is_there
-            ]
+            lines = values[at] if decimals is None else np.round(values[at], decimals)
+            best = _best_of_lines(np.where(is_there, lines, -np.inf), weights.indices[at], k)
+            keep[at[is_there]] = best[is_there]
     indptr = np.concatenate([[0], np.cumsum(keep)])[weights.indptr]
     out = sp.csr_matrix((weights.data[keep], weights.indices[keep], indptr), shape=weights.shape)
     out.sort_indices()
@@ -187,18 +188,18 @@ def _best_of_lines(lines: NDArray[Any], columns: NDArray[Any], k: int) -> NDArra
     return best
 
 
-def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int) -> tuple[Floats, Floats]:
-    """Item factors and fold-in factors, both ``[n_items, factors]``: score = (x F) V'.
+def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int) -> tuple[Floats, Floats, Floats]:
+    """Item factors and fold-in factors, both ``[n_items, factors]``: score = (x F) V'; and squared singular values.
 
     Randomised truncated SVD (Halko, Martinsson, Tropp 2011) of the user-item matrix with columns scaled by
     popularity to the power -0.4; PureSVD (Cremonesi, Koren, Turrin 2010) with the scaling of Nikolakopoulos 2019.
     """
     n = x.shape[1]
     popularity = np.asarray(x.sum(0)).ravel()
-    scale = np.where(popularity > 0, np.maximum(popularity, 1.0) ** -0.4, 0.0).astype(np.float32)
+    scale = _scale(popularity)
     scaled = (x @ sp.diags(scale)).tocsr().astype(np.float32)
     if not x.nnz:
-        return np.zeros((n, 1), np.float32), np.zeros((n, 1), np.float32)
+        return np.zeros((n, 1), np.float32), np.zeros((n, 1), np.float32), np.zeros(1, np.float32)
     factors = max(1, min(factors, *x.shape, int((popularity > 0).sum())))
     rng = np.random.default_rng(seed)
     q = rng.standard_normal((n, min(n, factors + 10))).astype(np.float32)
@@ -206,7 +207,34 @@ def svd_factors(x: sp.csr_matrix, *, factors: int, seed: int) -> tuple[Floats, F
     for _ in range(4 if x.nnz < LARGE else 2):
         q, _ = np.linalg.qr(transposed @ (scaled @ q))
     small = scaled @ q
-    _, _, vt = np.linalg.svd(small.T @ small)
+    _, strength, vt = np.linalg.svd(small.T @ small)
     v = q @ vt[:factors].T
     v = v * np.where(v[np.abs(v).argmax(0), np.arange(factors)] < 0, -1.0, 1.0)
-    return np.asarray(v, np.float32), np.asarray(v * scale[:, None], np.float32)
+    squared = np.asarray(strength[:factors], np.float32)
+    return np.asarray(v, np.float32), np.asarray(v * scale[:, None], np.float32), squared
+
+
+def _scale(popularity: NDArray[Any]) -> Floats:
+    """What the columns of the user-item matrix are scaled by."""
+    return np.where(popularity > 0, np.maximum(popularity, 1.0) ** -0.4, 0.0).astype(np.float32)
+
+
+def folded_in(
+    x: sp.csr_matrix, factors: Floats, fold_in: Floats, strength: Floats, items: NDArray[Any]
+) -> tuple[Floats, Floats]:
+    """The factors of ``svd_factors`` with those of ``items`` from their users, the others as they are.
+
+    A column c of the scaled matrix is c = U S v', so v = c' U S^-1, and U S = X F for users who are known by other
+    items: v = c' X F / S^2 (folding-in: Berry, Dumais and O'Brien 1995, "Using linear algebra for intelligent
+    information retrieval").
+    """
+    factors, fold_in = factors.copy(), fold_in.copy()
+    factors[items], fold_in[items] = 0, 0
+    columns = x.tocsc()[:, items] if len(items) else x[:, :0]
+    users = np.unique(columns.indices)
+    popularity = np.asarray(columns.sum(0)).ravel()
+    taste = x[users] @ fold_in
+    scale = _scale(popularity)
+    found = scale[:, None] * (columns.tocsr()[users].T @ taste) / np.maximum(strength, 1e-6)
+    factors[items], fold_in[items] = found, found * scale[:, None]
+    return factors, fold_in

@@ -27,7 +27,7 @@ from m6rec_udf.query import one
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from m6rec_udf.moment import Log
+    from m6rec_udf.event_log import Log
 
 COLUMNS = {"item": "<i4", "interest": "<f4", "satisfaction": "<f4", "happened_at": "<f8"}
 RECORD = np.dtype(list(COLUMNS.items()))
@@ -45,8 +45,12 @@ _GIVEN = """from (
 
 @dataclass(frozen=True)
 class Marks:
-    """How far a build has read: orders of arrival, the moment after which behaviour was left out, and by table the
-    ranges of numbers below that were passed over (see m6rec_udf.arrivals).
+    """How far a build has read.
+
+    Attributes:
+        event_seq, feedback_seq: the last ones, in the order of arrival.
+        as_of: behaviour after this moment was left out.
+        passed_over: by table, ranges of numbers below that were not there yet (see ``arrivals``).
     """
 
     event_seq: int
@@ -73,8 +77,9 @@ def reset(con: duckdb.DuckDBPyConnection) -> None:
         "create or replace macro m6.graded(of_items, of_types, of_values, of_moments) as table "
         "select item_id, interest, satisfaction, happened_at from m6.behaviour limit 0"
     )
-    for table in ("stored_histories", "history_marks", "history_edits"):
+    for table in ("history_marks", "history_edits"):
         con.execute(f"delete from m6.{table}")
+    _replace_histories(con)
 
 
 def reset_unless_made_with(con: duckdb.DuckDBPyConnection, found: dict[str, Model]) -> None:
@@ -89,17 +94,11 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, mar
     Nothing is stored where a row's grade may depend on other rows (a satisfaction function or staging of the
     project's own) or where events are a view without an order of arrival.
     """
-    reset(con)
-    kinds = con.execute(
-        "select count(*) from duckdb_tables() where database_name = current_database() and schema_name = 'm6' "
-        "and table_name in ('events', 'feedback', 'impressions', 'event_types')"
-    ).fetchall()[0][0]
-    if kinds < 4 or not all(found[name].path == "shipped" for name in models.LIVE):
+    if not are_tables(con) or not all(found[name].path == "shipped" for name in models.LIVE):
+        reset(con)
         return
     ids = con.sql("select user_id from stg_users order by user_idx").to_arrow_table()["user_id"]
-    con.register("m6_packed_histories", packed(log, ids))
-    con.execute("insert into m6.stored_histories from m6_packed_histories")
-    con.unregister("m6_packed_histories")
+    _replace_histories(con, packed(log, ids))
     unread = {}
     for table, sequence, last in (
         ("events", "event_seq", marks.event_seq),
@@ -121,11 +120,90 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, mar
     }
     for what, sql in made.items():
         con.execute(f"create or replace {what} as {sql}")
+    for table in ("history_marks", "history_edits"):
+        con.execute(f"delete from m6.{table}")
     con.execute(
         "insert into m6.history_marks by name select ? as model_version, ? as event_seq, ? as feedback_seq, "
-        "bit_xor(hash(t)) as types_hash, ? as definition from m6.event_types as t",
-        [version, marks.event_seq, marks.feedback_seq, _definition(found)],
+        "bit_xor(hash(t)) as types_hash, ? as definition, ? as events, ? as read_hash from m6.event_types as t",
+        [version, marks.event_seq, marks.feedback_seq, _definition(found), *_read(con, found, marks)],
     )
+
+
+def read_rows(found: dict[str, Model], marks: Marks) -> str:
+    """SELECT of the graded behaviour that a build has read, as far as it is still there."""
+    return models.live(found, _up_to(marks.event_seq, marks.feedback_seq))
+
+
+def still_valid(con: duckdb.DuckDBPyConnection, found: dict[str, Model], as_of: datetime) -> int | None:
+    """The version whose stored histories are the behaviour up to then, where all of it is as it was; else None.
+
+    It is where the SQL and the event types are the same, no event was edited, deleted or arrived late under a number
+    that was passed over, and feedback up to then says the same. ``as_of``: the new moment, not before the old one.
+    """
+    rows = con.execute(
+        "select h.model_version, h.event_seq, h.feedback_seq, m.as_of, h.events, h.read_hash, h.definition "
+        "from m6.history_marks as h inner join m6.models as m on h.model_version = m.model_version "
+        "where h.types_hash = (select bit_xor(hash(t)) from m6.event_types as t) and m.as_of <= ?",
+        [as_of],
+    ).fetchall()
+    if not rows or not are_tables(con) or one(con, "select 1 from m6.history_edits limit 1")[0] is not None:
+        return None
+    version, event_seq, feedback_seq, until, events, read_hash, definition = rows[0]
+    is_same = definition == _definition(found) and (events, read_hash) == _read(
+        con, found, Marks(event_seq, feedback_seq, until)
+    )
+    return int(version) if is_same else None
+
+
+def _read(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: Marks) -> tuple[int, str]:
+    """(events up to the mark, hash of the feedback's behaviour up to the mark and of the SQL that numbers it)."""
+    events = one(con, "select count(*) from m6.events where event_seq <= ?", [marks.event_seq])[0]
+    reactions = models.live(found, {"from m6.events": _NOTHING} | _up_to(None, marks.feedback_seq))
+    count, mixed = one(
+        con, f"select count(*), sum(hash(b)) from ({reactions}) as b where happened_at <= ?", [marks.as_of]
+    )
+    text = f"{count} {mixed} {found['stg_events'].sql}"
+    return int(events), hashlib.sha256(text.encode()).hexdigest()
+
+
+def _up_to(event_seq: int | None, feedback_seq: int) -> dict[str, str]:
+    """Events and feedback up to their marks, in place of the tables in the SQL of behaviour."""
+    parts = {"from m6.feedback": f"from (select * from m6.feedback where feedback_seq <= {int(feedback_seq)})"}
+    if event_seq is not None:
+        parts["from m6.events"] = f"from (select * from m6.events where event_seq <= {int(event_seq)})"
+    return parts
+
+
+def are_tables(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether behaviour comes from tables with an order of arrival, not from views of the project's own."""
+    kinds = one(
+        con,
+        "select count(*) from duckdb_tables() where database_name = current_database() and schema_name = 'm6' "
+        "and table_name in ('events', 'feedback', 'impressions', 'event_types')",
+    )[0]
+    return int(kinds) == 4
+
+
+def _replace_histories(con: duckdb.DuckDBPyConnection, rows: pa.Table | None = None) -> None:
+    """Write m6.stored_histories as a new table: where keys are deleted and come again, the index costs seconds."""
+    comments = con.execute(
+        "select column_name, comment from duckdb_columns() where schema_name = 'm6' "
+        "and table_name = 'stored_histories' and database_name = current_database() and comment is not null "
+        "union all select null, comment from duckdb_tables() where schema_name = 'm6' "
+        "and table_name = 'stored_histories' and database_name = current_database()"
+    ).fetchall()
+    con.execute(
+        "create or replace table m6.stored_histories "
+        "(user_id varchar primary key, history blob using compression uncompressed not null)"
+    )
+    for column, comment in comments:
+        what = f"column m6.stored_histories.{column}" if column else "table m6.stored_histories"
+        con.execute(f"comment on {what} is '{str(comment).replace(chr(39), chr(39) * 2)}'")
+    if rows is None:
+        return
+    con.register("m6_packed_histories", rows)
+    con.execute("insert into m6.stored_histories from m6_packed_histories")
+    con.unregister("m6_packed_histories")
 
 
 def packed(log: Log, ids: pa.ChunkedArray) -> pa.Table:

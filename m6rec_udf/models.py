@@ -139,12 +139,17 @@ def parameter_names(text: str) -> list[str]:
     return sorted(set(re.findall(r"\$([a-z_][a-z_0-9]*)", re.sub(r"--[^\n]*", "", text))))
 
 
+def used(text: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that occur in a SQL text."""
+    return {name: parameters[name] for name in parameter_names(text) if name in parameters}
+
+
 def run(con: duckdb.DuckDBPyConnection, model: Model, parameters: dict[str, Any], *, temporary: bool = False) -> None:
     """Materialise one model as a table of its name in the current schema.
 
     Raises ModelSqlError: with the model's name, the database's message and the SQL.
     """
-    bound = {name: parameters[name] for name in parameter_names(model.sql) if name in parameters}
+    bound = used(model.sql, parameters)
     kind = "temp table" if temporary else "table"
     try:
         con.execute(f"create or replace {kind} {model.name} as\n{model.sql}", bound)
@@ -170,7 +175,7 @@ def define(
     sql = model.sql
     for name in parameter_names(sql):
         sql = re.sub(rf"\${name}\b", _literal(parameters[name]), sql)
-    for name in sorted(references(model, set(names))) if schema else ():
+    for name in sorted(references(model, set(names)) & set(names)) if schema else ():
         sql = re.sub(rf"\b(from|join)(\s+){name}\b", rf"\1\2{schema}.{name}", sql)
     kind, name = ("view", f"{schema}.{model.name}") if schema else ("temp view", model.name)
     try:

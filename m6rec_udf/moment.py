@@ -5,22 +5,22 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import scipy.sparse as sp
 
-from m6rec_udf import collaborative, models, new_items
+from m6rec_udf import collaborative, models
 from m6rec_udf.activity import Activity, activity_table, transitions_table
 from m6rec_udf.arrays import ITEM_COLUMNS, Snapshot
-from m6rec_udf.history import Behaviour
 from m6rec_udf.query import one
 
-FACTORS = 64
+if TYPE_CHECKING:
+    from m6rec_udf.event_log import Log
+    from m6rec_udf.item_models import ItemModels
+
 READ_BY_SNAPSHOTS = {"feat_item_activity", "feat_item_transitions", "feat_segment_item", "feat_user_item"}
-CLOSED_FORM_ITEMS = 6000
 SEGMENT_ITEMS = 500
 GREATEST = 1e30  # an attribute of an item beyond this is as good as this
 
@@ -135,7 +135,7 @@ def _codes(values: list[Any]) -> np.ndarray:
 
 
 def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The rows of stg_items as columns, and ``words``, the word vectors of their texts.
+    """The rows of stg_items as columns.
 
     ``created_at`` is in seconds since 1970, it and ``price`` are NaN where there is none.
     """
@@ -148,7 +148,6 @@ def catalogue(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     found: dict[str, Any] = {name: list(column) for name, column in zip(names, columns, strict=True)}
     for name in ("created_at", "price"):
         found[name] = np.asarray([np.nan if value is None else value for value in found[name]], np.float64)
-    found["words"] = new_items.word_vectors([text or "" for text in found["texts"]], seed=0)
     return found
 
 
@@ -160,33 +159,26 @@ def read_snapshot(
     chosen: Settings,
     log: Log,
     *,
+    learned: ItemModels,
     own: set[str] = frozenset(),  # type: ignore[assignment]
-    with_item_item: bool = True,
     with_tables: bool = False,
 ) -> Snapshot:
-    """Arrays of a moment; learns the item-item weights and factors.
+    """Arrays of a moment.
 
     Args:
         log: the behaviour; what came later is not read.
+        learned: where the item-item weights and factors come from.
         own: features to be read from the temp tables of ``run_models``, as the project has SQL of its own for them;
             the others are computed from the log.
-        with_item_item: False leaves the item-item weights empty: their settings are not chosen yet.
         with_tables: also write feat_item_activity and feat_item_transitions as temp tables.
     """
     n, as_of = len(items["item_ids"]), seconds(bound["as_of"])
     activity = Activity(log, as_of, bound["span_days"], n)
-    if "feat_item_activity" in own:
-        table = con.execute(f"select {', '.join(ITEM_COLUMNS)} from feat_item_activity order by item_idx").fetchnumpy()
-    else:
-        table = activity.items(items["created_at"]) | {"price": items["price"]}
-        if with_tables:
-            _write(con, "feat_item_activity", activity_table(table, items))
-    item = np.column_stack([np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS])
-    item = np.clip(item, -GREATEST, GREATEST).astype(np.float32)
     pairs = activity.pairs()
     x = _matrix(con, n) if "feat_user_item" in own else _ones(pairs.user, pairs.item, n)
     with ThreadPoolExecutor(1) as beside:  # products of sparse matrices leave the other core free
-        learning = beside.submit(collaborative.svd_factors, x, factors=FACTORS, seed=chosen.seed)
+        counting = beside.submit(_counted, activity, items, own)
+        learning = beside.submit(learned.factors, x)
         if "feat_item_transitions" in own:
             transitions = _transitions(con, n)
         else:
@@ -195,11 +187,19 @@ def read_snapshot(
                 _write(con, "feat_item_transitions", transitions_table(steps))
             transitions = steps.astype(np.float32)
             del steps
-        segments, segment_trend = _segment_trend(con, activity, own)
-        item_item = sp.csr_matrix((n, n), dtype=np.float32)
-        if with_item_item:
-            item_item = with_new_items(x, item_item_weights(x, chosen), text, items["words"])
-        factors, fold_in = learning.result()
+        del pairs
+        item_item = learned.item_item(x)
+        table, (segments, segment_trend) = counting.result()
+        if "feat_item_activity" in own:
+            sql = f"select {', '.join(ITEM_COLUMNS)} from feat_item_activity order by item_idx"
+            table = con.execute(sql).fetchnumpy()
+        elif with_tables:
+            _write(con, "feat_item_activity", activity_table(table, items))
+        if "feat_segment_item" in own:
+            segments, segment_trend = _own_segment_trend(con, n)
+        factors = learning.result()
+    item = np.column_stack([np.ma.filled(np.ma.asarray(table[c], np.float64), np.nan) for c in ITEM_COLUMNS])
+    item = np.clip(item, -GREATEST, GREATEST).astype(np.float32)
     return Snapshot(
         settings={
             "as_of": as_of,
@@ -223,34 +223,33 @@ def read_snapshot(
         is_known=~(items["created_at"] > as_of),
         transitions=transitions,
         item_item=item_item,
-        factors=factors,
-        fold_in=fold_in,
+        factors=factors.factors,
+        fold_in=factors.fold_in,
         text=text,
-        segment_trend=segment_trend,
+        segment_trend=collaborative.top_per_row_sparse(segment_trend, SEGMENT_ITEMS, decimals=5).astype(np.float32),
+        learned_users=factors.learned_users,
+        strength=factors.strength,
+        kept=dict(learned.kept),
     )
+
+
+def _counted(
+    activity: Activity, items: dict[str, Any], own: set[str]
+) -> tuple[dict[str, np.ndarray], tuple[list[str], sp.csr_matrix]]:
+    """Columns of feat_item_activity, and segments with their trends, where they are not the project's own."""
+    table: dict[str, np.ndarray] = {}
+    trend: tuple[list[str], sp.csr_matrix] = [], sp.csr_matrix((1, activity.n))
+    if "feat_item_activity" not in own:
+        table = activity.items(items["created_at"]) | {"price": items["price"]}
+    if "feat_segment_item" not in own:
+        trend = _segment_trend(activity)
+    return table, trend
 
 
 def _write(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
     con.register("m6_features", table)
     con.execute(f"create or replace temp table {name} as from m6_features")
     con.unregister("m6_features")
-
-
-def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
-    """Item-item weights with the settings of the build."""
-    return collaborative.closed_form_item_item(
-        x,
-        regularisation=chosen.regularisation,
-        neighbours=chosen.neighbours,
-        most_items=CLOSED_FORM_ITEMS,
-        tail_weight=chosen.tail_weight,
-    )
-
-
-def with_new_items(x: sp.csr_matrix, weights: sp.csr_matrix, text: np.ndarray, words: np.ndarray) -> sp.csr_matrix:
-    """Item-item weights learned from ``x`` and those of items without behaviour, from their text and its words."""
-    popularity = np.asarray(x.sum(0)).ravel()
-    return new_items.with_new_items(weights, text, words, popularity, most_items=CLOSED_FORM_ITEMS)
 
 
 def interactions(
@@ -286,119 +285,17 @@ def _transitions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
     )
 
 
-def _segment_trend(
-    con: duckdb.DuckDBPyConnection, activity: Activity, own: set[str]
-) -> tuple[list[str], sp.csr_matrix]:
-    """Segments with behaviour, and the trends of the 500 best items of each, CSR ``[segments, n]``."""
-    if "feat_segment_item" in own:
-        rows = con.execute("from feat_segment_item order by segment, item_idx").fetchnumpy()
-        names, code = np.unique(rows["segment"].astype(str), return_inverse=True)
-        parts = (rows["trend"].astype(np.float64), (code, rows["item_idx"]))
-        trend = sp.csr_matrix(parts, shape=(max(len(names), 1), activity.n))
-    else:
-        names, code = np.unique(activity.log.segment.astype(str), return_inverse=True)
-        trend = activity.segment_trend(np.where(names[code] == "*", -1, code), len(names))
-        some = np.diff(trend.indptr) > 0
-        names, trend = (names[some], trend[some]) if some.any() else (names[:0], trend[:1])
-    best = collaborative.top_per_row_sparse(trend, SEGMENT_ITEMS, decimals=5)
-    return names.tolist(), best.astype(np.float32)
+def _segment_trend(activity: Activity) -> tuple[list[str], sp.csr_matrix]:
+    """Segments with behaviour, and the trends of their items, CSR ``[segments, n]``."""
+    names, code = np.unique(activity.log.segment.astype(str), return_inverse=True)
+    trend = activity.segment_trend(np.where(names[code] == "*", -1, code), len(names))
+    some = np.diff(trend.indptr) > 0
+    return (names[some].tolist(), trend[some]) if some.any() else ([], trend[:1])
 
 
-@dataclass
-class Log:
-    """Every behaviour of the build, integer-coded, sorted by user, time and what it was.
-
-    Attributes:
-        user, item: int32 ``[e]``.
-        interest, satisfaction: float32 ``[e]``.
-        happened_at: float64 ``[e]``, seconds since 1970.
-        segment: name per user.
-        is_positive: bool ``[e]``, a success.
-    """
-
-    user: np.ndarray
-    item: np.ndarray
-    interest: np.ndarray
-    satisfaction: np.ndarray
-    happened_at: np.ndarray
-    segment: np.ndarray
-    is_positive: np.ndarray
-
-    @property
-    def users(self) -> int:
-        """Number of users."""
-        return len(self.segment)
-
-    @cached_property
-    def by_pair(self) -> np.ndarray:
-        """Order by (user, item), time inside, int32 ``[e]``."""
-        items = int(self.item.max(initial=0)) + 1
-        key = self.user.astype(np.int64) * items + self.item
-        return np.argsort(key, kind="stable").astype(np.int32)
-
-    @cached_property
-    def _first(self) -> np.ndarray:
-        """Where the behaviour of each user starts, and the end; int64 ``[users + 1]``."""
-        return np.searchsorted(self.user, np.arange(self.users + 1, dtype=np.int32))
-
-    def _span(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the behaviour of some users starts and ends; nowhere for -1, an unknown user."""
-        known = users >= 0
-        at = np.where(known, users, 0)
-        start = self._first[at]
-        return start, np.where(known, self._first[np.minimum(at + 1, self.users)], start)
-
-    def behaviour(self, users: np.ndarray, until: float, segments: list[str]) -> Behaviour:
-        """Behaviour of some users up to a moment, in the order of ``users``."""
-        return self.before(users, np.full(len(users), np.nextafter(until, np.inf)), segments)
-
-    def positions(self, users: np.ndarray, moments: Any) -> np.ndarray:
-        """Position of each user's first behaviour at or after a moment, int64 ``[users]``; -1 is an unknown user."""
-        start, stop = self._span(users)
-        moments = np.broadcast_to(moments, len(users))
-        found = (a + np.searchsorted(self.happened_at[a:b], m) for a, b, m in zip(start, stop, moments, strict=True))
-        return np.fromiter(found, np.int64, len(users))
-
-    def before(self, users: np.ndarray, moments: np.ndarray, segments: list[str]) -> Behaviour:
-        """Behaviour of each user before a moment of its own; a user may come more than once, -1 is an unknown one."""
-        start, _ = self._span(users)
-        length = self.positions(users, moments) - start
-        at = np.repeat(start - np.concatenate([[0], np.cumsum(length)[:-1]]), length) + np.arange(length.sum())
-        code = {name: at for at, name in enumerate(segments)}
-        own = ["*" if user < 0 else self.segment[user] for user in users]
-        return Behaviour(
-            len(users),
-            np.repeat(np.arange(len(users)), length),
-            self.item[at],
-            self.interest[at],
-            self.satisfaction[at],
-            self.happened_at[at],
-            np.asarray([code.get(s, -1) for s in own], np.int64),
-        )
-
-
-def read_log(con: duckdb.DuckDBPyConnection) -> Log:
-    """The temp table stg_events as arrays."""
-    rows = con.execute(
-        "select user_idx, item_idx, interest, satisfaction, epoch(happened_at) as happened_at, is_positive "
-        "from stg_events"
-    ).fetchnumpy()
-    kinds: dict[str, Any] = {"user_idx": np.int32, "item_idx": np.int32, "interest": np.float32}
-    kinds |= {"satisfaction": np.float32, "happened_at": np.float64, "is_positive": np.bool_}
-    columns = [np.asarray(rows.pop(name), kind) for name, kind in kinds.items()]
-    if not _is_ascending(*(columns[at] for at in (0, 4, 1, 2, 3))):
-        order = np.lexsort([columns[at] for at in (3, 2, 1, 4, 0)])
-        columns = [column[order] for column in columns]
-    segment = con.execute("select segment from stg_users order by user_idx").fetchnumpy()["segment"]
-    user, item, interest, satisfaction, happened_at, is_positive = columns
-    return Log(user, item, interest, satisfaction, happened_at, np.asarray(segment, object), is_positive)
-
-
-def _is_ascending(*columns: np.ndarray) -> bool:
-    """Whether rows are in the order of the columns, the first one first."""
-    tied = np.ones(max(len(columns[0]) - 1, 0), bool)
-    for column in columns:
-        if (tied & (column[1:] < column[:-1])).any():
-            return False
-        tied &= column[1:] == column[:-1]
-    return True
+def _own_segment_trend(con: duckdb.DuckDBPyConnection, n: int) -> tuple[list[str], sp.csr_matrix]:
+    """The same from feat_segment_item."""
+    rows = con.execute("from feat_segment_item order by segment, item_idx").fetchnumpy()
+    names, code = np.unique(rows["segment"].astype(str), return_inverse=True)
+    parts = (rows["trend"].astype(np.float64), (code, rows["item_idx"]))
+    return names.tolist(), sp.csr_matrix(parts, shape=(max(len(names), 1), n))

@@ -259,7 +259,7 @@ def _text_hashes(con: duckdb.DuckDBPyConnection, user: str) -> list[str]:
 def _built_with(con: duckdb.DuckDBPyConnection, user: str) -> tuple[list[int], list[str]]:
     """Builds kept in the file, and the names of their artefacts that hold the id itself."""
     tables = _tables(con)
-    if "models" not in tables or "artefacts" not in tables:
+    if not {"models", "artefact_names", "artefact_contents"} <= set(tables):
         return [], []
     versions = [row[0] for row in con.execute("select model_version from m6.models order by model_version").fetchall()]
     needles = [user.encode("utf-8").hex(), user.encode("utf-32-le").hex()] if user else []

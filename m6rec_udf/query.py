@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
 
 
-def one(con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
+def one(
+    con: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> tuple[Any, ...]:
     """The first row; a tuple of one None where there is none."""
-    rows = con.execute(sql, list(parameters)).fetchall()
+    rows = con.execute(sql, parameters if isinstance(parameters, dict) else list(parameters)).fetchall()
     return tuple(rows[0]) if rows else (None,)
 
 

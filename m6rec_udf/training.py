@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from m6rec_udf.arrays import Snapshot
+from m6rec_udf.event_log import Log
 from m6rec_udf.fitting import Rows, join, no_rows
 from m6rec_udf.functions import candidates_of
 from m6rec_udf.history import Behaviour
-from m6rec_udf.moment import Log
 from m6rec_udf.satisfaction import is_known
 
 WINDOW_SHARE = 0.08

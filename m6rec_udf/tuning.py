@@ -10,8 +10,10 @@ import scipy.sparse as sp
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.candidates import SPARE, best_of_rows, fronts
 from m6rec_udf.collaborative import LARGE, ease, head_items, item_item_parts, joined, top_per_row
+from m6rec_udf.event_log import Log
 from m6rec_udf.history import Profile
-from m6rec_udf.moment import CLOSED_FORM_ITEMS, Log, Settings, item_item_weights
+from m6rec_udf.item_models import CLOSED_FORM_ITEMS, item_item_weights
+from m6rec_udf.moment import Settings
 
 TREND_COLUMNS = ("trend_very_short", "trend_short", "trend_medium", "trend_long")
 TREND_POWERS = (0.25, 0.5, 1.0)

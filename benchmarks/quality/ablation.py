@@ -24,10 +24,11 @@ import polars as pl
 
 from m6rec_udf import builder, fitting
 from m6rec_udf.arrays import Snapshot
+from m6rec_udf.cells import Cells
+from m6rec_udf.event_log import Log
 from m6rec_udf.fitting import Examples
 from m6rec_udf.functions import candidates_of
 from m6rec_udf.intervals import bootstrap
-from m6rec_udf.moment import Log
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
 from m6rec_udf.satisfaction import Part, SatisfactionModel
@@ -54,8 +55,8 @@ class _Kept(builder._Build):
     snapshot: Snapshot
     log: Log
 
-    def _past_rows(self) -> Examples:
-        self.examples = super()._past_rows()
+    def _past_rows(self, cells: Cells | None) -> Examples:
+        self.examples = super()._past_rows(cells)
         return self.examples
 
     def _commit(self, snapshot: Snapshot, extra: list[str], *, activate: bool) -> int:
@@ -79,7 +80,7 @@ class Questions:
         if self.built is not None:
             return
         work = con.cursor()
-        built = _Kept(work, context_of(con), self.seed, None, builder._Clock(None))
+        built = _Kept(work, context_of(con), self.seed, None, builder.Clock(None))
         built.run(as_of, activate=False)
         ids = work.execute("select user_id from stg_users order by user_idx").fetchall()
         number = {user_id: at for at, (user_id,) in enumerate(ids)}

@@ -10,7 +10,7 @@ artefacts as (
     inner join active on artefacts.model_version = active.model_version
 ),
 
-wrong as (select * from artefacts where content_hash <> found_hash)
+wrong as (select * from artefacts where content_hash is distinct from found_hash)
 
 select * from wrong
 order by name

@@ -14,7 +14,7 @@ keyed as (
         b.event_type,
         cast(b.interest as float) as interest,
         cast(b.satisfaction as float) as satisfaction,
-        b.satisfaction >= $positive_at as is_positive,
+        cast(b.satisfaction as float) >= cast($positive_at as float) as is_positive,
         b.happened_at,
         date_diff('second', b.happened_at, $as_of) / 86400.0 as age_days
     from behaviour as b

@@ -9,6 +9,7 @@ import pytest
 
 from m6rec_udf import activity, models, moment
 from m6rec_udf.activity import Activity
+from m6rec_udf.event_log import Log, read_log
 
 FEATURES = {"feat_item_activity", "feat_item_transitions", "feat_segment_item", "feat_user_item"}
 
@@ -20,7 +21,7 @@ def at(request, world):
     found = models.with_satisfaction(models.collect(), "graded")
     staging = {name for name, model in found.items() if model.layer == "staging"}
     moment.run_models(con, found, world.bound, wanted=staging)
-    log, items = moment.read_log(con), moment.catalogue(con)
+    log, items = read_log(con), moment.catalogue(con)
     when = world.as_of - timedelta(days=request.param)
     bound = moment.parameters(con, when, world.bound["positive_at"])
     moment.run_models(con, found, bound, wanted=FEATURES, keep=moment.lasting(found))
@@ -81,7 +82,7 @@ def test_segment_trends(at):
 
 def test_nothing_has_happened(world):
     nothing = np.zeros(0, np.int32)
-    log = moment.Log(
+    log = Log(
         nothing, nothing, np.zeros(0), np.zeros(0), np.zeros(0), np.asarray(["*"], object), np.zeros(0, bool)
     )
     found = Activity(log, 0.0, 1.0, 3)

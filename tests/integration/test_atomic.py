@@ -58,14 +58,14 @@ class Dying:
     def __getattr__(self, name):
         return getattr(self.con, name)
 """
-BUILD = "from m6rec_udf import builder, arrays, reweight\nimport m6rec_udf.reweight\n"
+BUILD = "from m6rec_udf import arrays, reweight, version\nimport m6rec_udf.reweight\n"
 BUILD_MOMENTS = {
     "at the start": "m6.build(con, progress=lambda step, *_: die())",
     "after the embedding": "m6.build(con, progress=lambda step, *_: die() if step == 'embed' else None)",
     "after the training": "m6.build(con, progress=lambda step, *_: die() if step == 'satisfaction' else None)",
     "with the arrays written": "kill_after(arrays, 'store'); m6.build(con)",
-    "with half of the tables": "kill_before(builder, 'write_item_tables'); m6.build(con)",
-    "with all of the tables": "kill_after(builder._Build, '_publish_tables'); m6.build(con)",
+    "with half of the tables": "kill_before(version, 'write_item_tables'); m6.build(con)",
+    "with all of the tables": "kill_after(version, 'publish_tables'); m6.build(con)",
 }
 NO_GATE = {"gate": False}
 VERBS = {"reweight": ("m6.reweight({con}, parameters={{'gate': False}})", 3), "rollback": ("m6.rollback({con})", 1)}
@@ -273,7 +273,7 @@ def test_a_build_that_fails_changes_nothing(shop, monkeypatch):
         raise RuntimeError("disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("m6rec_udf.builder.write_item_tables", fail)
+        patch.setattr("m6rec_udf.version.write_item_tables", fail)
         with pytest.raises(RuntimeError, match="disk is full"):
             m6.build(shop)
     assert everything(shop) == before

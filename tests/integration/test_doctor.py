@@ -69,9 +69,9 @@ def con():
             {"as_of": NOW},
         )
         artefact = b"bytes"
-        opened.execute(
-            "insert into m6.artefacts values (1, 'a', ?, ?)", [hashlib.sha256(artefact).hexdigest(), artefact]
-        )
+        digest = hashlib.sha256(artefact).hexdigest()
+        opened.execute("insert into m6.artefact_names values (1, 'a', ?)", [digest])
+        opened.execute("insert into m6.artefact_contents values (?, ?)", [digest, artefact])
         yield opened
 
 
@@ -119,7 +119,7 @@ def test_a_healthy_database_has_no_finding(con):
         ("insert into m6.rejected_rows values ('b', 'events', 1, 'no user_id', '{}')", "rejected_rows", WARN),
         ("update m6.load_batches set loaded = 2", "load_accounting", FAIL),
         ("update m6.events set happened_at = '2024-01-01'", "timestamp_ties", WARN),
-        ("update m6.artefacts set content = 'broken'::blob", "artefact_hash", FAIL),
+        ("update m6.artefact_contents set content = 'broken'::blob", "artefact_hash", FAIL),
         ("insert into m6.audit (action, done_at) values ('forget_user', '2024-02-01')", "forgotten_since_build", WARN),
         ("update m6.active set model_version = null", "built", FAIL),
         (TWINS, "leakage", WARN),

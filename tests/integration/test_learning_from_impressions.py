@@ -11,7 +11,8 @@ import pytest
 import shop_world
 
 import m6rec_udf as m6
-from m6rec_udf import moment, training
+from m6rec_udf import training
+from m6rec_udf.event_log import Log
 
 SHOWN_AT = shop_world.START + timedelta(days=190)
 
@@ -94,7 +95,7 @@ def test_history_before_a_moment_against_brute_force():
     when = rng.integers(0, 20, 60).astype(float)
     order = np.lexsort((when, user))
     segment = np.array(["a", "b", "a", "c", "a"])
-    log = moment.Log(user, np.arange(60), np.ones(60), np.ones(60), when[order], segment, np.ones(60, bool))
+    log = Log(user, np.arange(60), np.ones(60), np.ones(60), when[order], segment, np.ones(60, bool))
     asked, moments = np.array([3, -1, 0, 3, 4]), np.array([10.0, 10.0, 5.0, 3.0, 99.0])
     found = log.before(asked, moments, ["a", "b"])
     for at, (who, until) in enumerate(zip(asked, moments, strict=True)):

@@ -141,7 +141,8 @@ def test_a_failure_leaves_everything(con):
 
 def test_builds_and_artefacts_are_named(con):
     con.execute("insert into m6.models values (7, '2024-01-01', 3, 0, 'fake', 0, null, '2024-01-01')")
-    con.execute("insert into m6.artefacts values (7, 'ids', 'h', ?), (7, 'none', 'h', ?)", [b"u0u1u2", b"abc"])
+    con.execute("insert into m6.artefact_names values (7, 'ids', 'h'), (7, 'none', 'g')")
+    con.execute("insert into m6.artefact_contents values ('h', ?), ('g', ?)", [b"u0u1u2", b"abc"])
     report = forget_user(con, "u1")
     assert report["model_versions"] == [7]
     assert report["artefacts"] == ["ids"]

@@ -89,7 +89,7 @@ def test_an_item_new_to_the_build_is_not_seen_before_it_was(shop):
 
 
 def test_a_version_of_another_m6rec_is_named(shop):
-    shop.execute("delete from m6.artefacts where name = 'titles'")
+    shop.execute("delete from m6.artefact_names where name = 'titles'")
     context_of(shop).snapshots.clear()
     with pytest.raises(duckdb.Error, match=r"made by another version of m6rec.*\n?.*m6rec_udf.build"):
         shop.execute("from m6.recommend('u21')")

@@ -78,7 +78,7 @@ def test_items_beyond_the_closed_form_get_shrunk_cosines(x):
 def test_nothing_learned_from_nothing():
     empty = sp.csr_matrix((3, 4), dtype=np.float32)
     assert closed_form_item_item(empty, regularisation=1.0, neighbours=100, most_items=10).nnz == 0
-    factors, fold_in = svd_factors(empty, factors=8, seed=0)
+    factors, fold_in, _ = svd_factors(empty, factors=8, seed=0)
     assert not factors.any()
     assert not fold_in.any()
     assert len(factors) == 4
@@ -135,14 +135,14 @@ def test_svd_spans_the_best_subspace(x):
     popularity = np.asarray(x.sum(0)).ravel()
     scaled = x.toarray() * popularity**-0.4
     _, _, vt = np.linalg.svd(scaled, full_matrices=False)
-    factors, fold_in = svd_factors(x, factors=2, seed=0)
+    factors, fold_in, _ = svd_factors(x, factors=2, seed=0)
     np.testing.assert_allclose(factors.T @ factors, np.eye(2), atol=1e-4)
     np.testing.assert_allclose(np.abs(np.linalg.svd(vt[:2] @ factors)[1]), np.ones(2), atol=1e-2)
     np.testing.assert_allclose(fold_in, factors * (popularity**-0.4)[:, None], rtol=1e-5)
 
 
 def test_fold_in_scores_rebuild_a_users_taste(x):
-    factors, fold_in = svd_factors(x, factors=4, seed=0)
+    factors, fold_in, _ = svd_factors(x, factors=4, seed=0)
     history = np.zeros((1, 30), np.float32)
     history[0, [0, 2, 4]] = 1
     score = (history @ fold_in @ factors.T)[0]
@@ -158,7 +158,7 @@ def test_the_seed_fixes_the_factors_and_the_sign_is_settled(x):
 
 def test_more_factors_than_items_with_behaviour():
     x = sp.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], np.float32))
-    factors, fold_in = svd_factors(x, factors=64, seed=0)
+    factors, fold_in, _ = svd_factors(x, factors=64, seed=0)
     assert factors.shape == fold_in.shape == (4, 2)
     assert np.isfinite(factors).all()
     assert not fold_in[2:].any()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from m6rec_udf import models, moment, training
-from m6rec_udf.moment import Log
+from m6rec_udf.event_log import Log, read_log
 
 SHIPPED = models.with_satisfaction(models.collect(), "graded")
 GRADED = {"stg_actions", "stg_behaviour", "satisfaction_in_force"}
@@ -43,7 +43,7 @@ def test_a_log_that_is_not_sorted_is_sorted():
         "(1, 1, 1.0, 0.1, timestamp '2024-01-02', true)) "
         "as t(user_idx, item_idx, interest, satisfaction, happened_at, is_positive)"
     )
-    log = moment.read_log(con)
+    log = read_log(con)
     assert log.item.tolist() == [7, 2, 1, 5]
     assert log.is_positive.tolist() == [False, False, True, True]
     assert log.behaviour(np.array([1, 0]), log.happened_at[1], ["*"]).item.tolist() == [2]

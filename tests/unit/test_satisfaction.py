@@ -224,7 +224,8 @@ def test_flipped_bytes_are_noticed(shop_file, name):
     con = duckdb.connect(str(shop_file))
     content = bytearray(con.execute("select content from m6.artefacts where name = ?", [name]).fetchall()[0][0])
     content[len(content) // 2] ^= 0x01
-    con.execute("update m6.artefacts set content = ? where name = ?", [bytes(content), name])
+    digest = con.execute("select content_hash from m6.artefact_names where name = ?", [name]).fetchall()[0][0]
+    con.execute("update m6.artefact_contents set content = ? where content_hash = ?", [bytes(content), digest])
     con.close()
     dressed = shop_world.connect(shop_file)
     with pytest.raises(CorruptError, match=rf"artefact '{re.escape(name)}' of model_version 1 does not match its hash"):

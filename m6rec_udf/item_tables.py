@@ -1,0 +1,70 @@
+"""Tables of a build that come from its arrays: what was learned about items, and their text vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m6rec_udf.embed import content_hash, lists
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from m6rec_udf.arrays import Snapshot
+    from m6rec_udf.build_state import State
+
+
+def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, prefix: str) -> None:
+    """What Python learned about items, as the tables the strategies' SQL reads.
+
+    item_neighbours(item_idx, next_item_idx, weight), item_factors(item_idx, factors, fold_in),
+    item_trend(item_idx, trend_factor), item_text_vectors(item_idx, vector).
+    """
+    import pyarrow as pa
+
+    matrix = snapshot.item_item.tocsr()
+    index = pa.array(np.arange(snapshot.n, dtype=np.int32))
+    tables = {
+        "item_neighbours": {
+            "item_idx": pa.array(np.repeat(np.arange(snapshot.n, dtype=np.int32), np.diff(matrix.indptr))),
+            "next_item_idx": pa.array(matrix.indices.astype(np.int32)),
+            "weight": pa.array(matrix.data),
+        },
+        "item_factors": {
+            "item_idx": index,
+            "factors": lists(snapshot.factors),
+            "fold_in": lists(snapshot.fold_in),
+        },
+        "item_trend": {"item_idx": index, "trend_factor": pa.array(snapshot.trend_factor)},
+        "item_text_vectors": {"item_idx": index, "vector": lists(snapshot.text)},
+    }
+    for name, columns in tables.items():
+        if prefix and name == "item_text_vectors":  # those of m6.item_vectors, numbered
+            continue
+        con.register("m6_arrays", pa.table(columns))
+        kind = "table" if prefix else "temp table"
+        con.execute(f"create or replace {kind} {prefix}{name} as select * from m6_arrays")
+        con.unregister("m6_arrays")
+
+
+def write_vectors(state: State) -> None:
+    """Text vectors of the items; those that are there already stay as they are."""
+    import pyarrow as pa
+
+    frame = pa.table(
+        {
+            "item_id": pa.array(state.items["item_ids"], pa.string()),
+            "encoder": pa.array([state.settings.encoder] * len(state.text), pa.string()),
+            "content_hash": pa.array([content_hash(t or "") for t in state.items["texts"]], pa.string()),
+            "vector": lists(state.text),
+        }
+    )
+    keys = "using (item_id, encoder, content_hash)"
+    state.con.register("m6_item_vectors", frame)
+    state.con.execute(
+        "delete from m6.item_vectors where item_id in "
+        f"(select v.item_id from m6.item_vectors as v anti join m6_item_vectors as f {keys})"
+    )
+    state.con.execute(f"insert into m6.item_vectors from m6_item_vectors as f anti join m6.item_vectors as v {keys}")
+    state.con.unregister("m6_item_vectors")
