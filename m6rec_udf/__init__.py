@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from m6rec_udf.publish import snapshot as snapshot
     from m6rec_udf.reweight import reweight as reweight
     from m6rec_udf.reweight import rollback as rollback
+    from m6rec_udf.serving import Serving as Serving
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ _HOME = {
     "publish": "publish",
     "snapshot": "publish",
     "compact": "publish",
+    "Serving": "serving",
     "forget_user": "privacy",
     "doctor": "doctor",
     "prometheus": "monitoring",

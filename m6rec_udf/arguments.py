@@ -146,7 +146,9 @@ def _add_writing(options: dict[str, argparse.ArgumentParser]) -> None:
     options["rollback"].add_argument("--to", metavar="VERSION", type=_positive, help="default: champion, or the parent")
     options["publish"].add_argument("--to", metavar="FILE", help="a file of its own, readable by older DuckDB shells")
     options["publish"].add_argument("-k", type=_positive, default=10, help="length of each list (default: 10)")
-    options["snapshot"].add_argument("--to", metavar="FILE", required=True)
+    options["snapshot"].add_argument("file", metavar="FILE", nargs="?", help="the same as --database FILE")
+    options["snapshot"].add_argument("copy", metavar="TO", nargs="?", help="the same as --to TO")
+    options["snapshot"].add_argument("--to", metavar="TO", help="the copy; an earlier one is replaced in one step")
     options["forget"].add_argument("user", metavar="USER")
     options["forget"].add_argument("--ticket", metavar="TEXT", help="number of the request, kept in m6.audit")
     options["forget"].add_argument(

@@ -255,8 +255,11 @@ def _publish(arguments: argparse.Namespace) -> None:
 def _snapshot(arguments: argparse.Namespace) -> None:
     from m6rec_udf.publish import snapshot
 
+    named = [name for name in (arguments.copy, arguments.to) if name is not None]
+    if len(named) != 1:
+        raise ParameterError(f"{len(named)} copies are named, expected one", "m6rec snapshot FILE TO")
     with _opened(arguments, read_only=True) as con:
-        path = snapshot(con, arguments.to)
+        path = snapshot(con, named[0])
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it with read_only=True from any number of processes")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from m6rec_udf import encrypted, files, histories, models, registry, resources
-from m6rec_udf.errors import LockedError, M6Error, ModelSqlError
+from m6rec_udf.errors import LockedError, M6Error, ModelSqlError, NotInstalledError
 from m6rec_udf.query import cursor as second
 from m6rec_udf.query import one
 from m6rec_udf.sources import literal
@@ -23,6 +23,7 @@ from m6rec_udf.sources import literal
 if TYPE_CHECKING:
     from m6rec_udf.embed import EncoderLike
 
+BACKUP = "restore the file from the last copy that `m6rec snapshot FILE TO` has made"
 DEFAULT_PATH = "warehouse/m6rec.duckdb"
 _NO_ACCESS = {
     "enable_external_access": "false",
@@ -82,11 +83,13 @@ def connect(
         if "lock" in text.lower():
             raise LockedError(
                 f"{target} is open in another process, expected to be its only writer ({text.splitlines()[0]})",
-                "close the other process, or read a copy made by `m6rec snapshot --to copy.duckdb`",
+                "DuckDB lets one process write a file, or many read it. Either that process does it all, with a cursor per "
+                "thread; or it makes copies, m6rec_udf.snapshot(con, 'copy.duckdb'), and others serve from them, "
+                "m6rec_udf.Serving('copy.duckdb')",
             ) from error
         raise M6Error(
             f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",
-            "check the path; restore the file from a copy if it was truncated",
+            f"{BACKUP}, where it was whole; otherwise check the path",
         ) from error
     try:
         install(con, encoder=encoder, project=project)
@@ -112,10 +115,32 @@ def install(
 
     context = registry.register(con, as_encoder(encoder), Path(project) if project else None)
     con.execute("set TimeZone = 'UTC'")
-    if not context.read_only:
+    if context.read_only:
+        _require_current(con)
+    else:
         migrate(con)
         _define(con)
     return con
+
+
+def _require_current(con: duckdb.DuckDBPyConnection) -> None:
+    """Raise NotInstalledError where a file that cannot be written lacks migrations, or holds other macros."""
+    tables = one(
+        con,
+        "select list(table_name) from duckdb_tables() where database_name = current_database() and schema_name = 'm6' "
+        "and table_name in ('migrations', 'definitions')",
+    )[0]
+    if not tables:
+        return  # a publication, or nothing of m6rec's
+    done = {row[0] for row in con.execute("select name from m6.migrations").fetchall()}
+    pending = [path.stem for path in sorted(resources.migrations_root().glob("*.sql")) if path.stem not in done]
+    is_same = "definitions" in tables and one(con, "select content_hash from m6.definitions")[0] == _digest()
+    if pending or not is_same:
+        what = f"the migrations {', '.join(pending)}" if pending else "the views and macros of this version"
+        raise NotInstalledError(
+            f"the file was made by another version of m6rec: it lacks {what}, and is open for reading only",
+            "open it once for writing, m6rec_udf.connect(path), which brings it up to date; or make the copy again",
+        )
 
 
 def uninstall(con: duckdb.DuckDBPyConnection) -> None:
@@ -167,6 +192,11 @@ def _definitions() -> list[tuple[str, str]]:
     return views + macros
 
 
+def _digest() -> str:
+    """SHA-256 of the statements of every shipped view and macro."""
+    return hashlib.sha256("\n".join(text for _, text in _definitions()).encode()).hexdigest()
+
+
 def _comment_migrations(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("comment on table m6.migrations is 'one row per migration applied to this file'")
     con.execute("comment on column m6.migrations.name is 'file stem'")
@@ -177,7 +207,7 @@ def _comment_migrations(con: duckdb.DuckDBPyConnection) -> None:
 def _define(con: duckdb.DuckDBPyConnection) -> None:
     """Create the views and macros in the order of their references; skipped when nothing changed."""
     todo = _definitions()
-    digest = hashlib.sha256("\n".join(text for _, text in todo).encode()).hexdigest()
+    digest = _digest()
     con.execute("create table if not exists m6.definitions (content_hash varchar)")
     con.execute("comment on table m6.definitions is 'one row: which views and macros this file holds'")
     con.execute("comment on column m6.definitions.content_hash is 'SHA-256 of their statements'")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,8 +120,9 @@ def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: 
 def snapshot(con: duckdb.DuckDBPyConnection, to: str | Path) -> Path:
     """Copy the whole database to a new file in one step: what read-only processes serve from.
 
-    The copy is one consistent moment and is written afresh, so nothing that was deleted is in it. A file
-    already at ``to`` is replaced only when it is an m6rec database; its readers keep the file they opened.
+    The copy is one consistent moment and is written afresh, so nothing that was deleted is in it; the connection may go
+    on serving and writing meanwhile. A file already at ``to`` is replaced only when it is an m6rec database; its readers
+    keep the file they opened (`m6rec_udf.Serving` notices the new one). A new file is its owner's alone (mode 600).
 
     Raises:
         ParameterError: ``to`` is the database itself, or a file m6rec did not write.
@@ -211,22 +214,65 @@ def _new_file(work: duckdb.DuckDBPyConnection, target: Path, storage: str | None
         )
     _require_replaceable(work, target)
     catalog = f"m6_new_{uuid.uuid4().hex[:12]}"
-    temporary = target.with_name(f".{target.name}.{catalog}.tmp")
     options = "read_write" if storage is None else f"read_write, storage_version {quote_text(storage)}"
-    try:
-        with files.private():
-            work.execute(f"attach {quote_text(str(temporary))} as {catalog} ({options})")
+    with private_folder(target) as folder:
+        temporary = folder / target.name
+        work.execute(f"attach {quote_text(str(temporary))} as {catalog} ({options})")
         try:
             yield catalog
             work.execute(f"checkpoint {catalog}")
         finally:
             work.execute(f"detach {catalog}")
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o600
-        os.chmod(temporary, mode)
-        os.replace(temporary, target)
+        _take_place(temporary, target)
+
+
+@contextmanager
+def private_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that its owner alone can enter, gone afterwards.
+
+    What processes killed in here have left for this target is removed first: it may hold people's rows.
+    """
+    prefix, suffix = f".{target.name}.", ".tmp"
+    for left in target.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
+        process = left.name.removeprefix(prefix).split("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = target.with_name(f"{prefix}{os.getpid()}-{uuid.uuid4().hex[:12]}{suffix}")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
-        temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine runs; True where that cannot be told."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    """Put a finished file in the place of ``target`` so that a loss of power leaves one of the two, whole."""
+    os.chmod(temporary, target.stat().st_mode & 0o777 if target.exists() else 0o600)
+    _sync(temporary)
+    os.replace(temporary, target)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _require_replaceable(work: duckdb.DuckDBPyConnection, target: Path) -> None:
@@ -287,10 +333,10 @@ def compact(path: str | Path) -> tuple[int, int]:
     target = Path(path)
     if not target.exists():
         raise M6Error(f"there is no file {target}, expected a database", "check the path")
-    temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:12]}.compact")
-    try:
-        before = target.stat().st_size
-        require_closed(target).close()
+    before = target.stat().st_size
+    require_closed(target).close()
+    with private_folder(target) as folder:
+        temporary = folder / target.name
         with duckdb.connect(str(target)) as con:
             is_warehouse, storage = _kind(con)
             if not is_warehouse:
@@ -303,12 +349,9 @@ def compact(path: str | Path) -> tuple[int, int]:
                 dressed.close()
         guard = require_closed(target)  # keeps writers away until the new file is in place
         try:
-            os.chmod(temporary, target.stat().st_mode & 0o777)
-            os.replace(temporary, target)
+            _take_place(temporary, target)
         finally:
             guard.close()
-    finally:
-        temporary.unlink(missing_ok=True)
     return before, target.stat().st_size
 
 

@@ -93,6 +93,18 @@ def context_of(con: duckdb.DuckDBPyConnection) -> Context:
     return _CONTEXTS[key]
 
 
+def release(con: duckdb.DuckDBPyConnection) -> None:
+    """Let go of what the functions of this database hold in memory, before its last connection is closed."""
+    context = context_of(con)
+    with context.lock:
+        context.snapshots.clear()
+        context.item_sets.clear()
+        if context.cursor is not None:
+            context.cursor.close()
+    for key in [key for key, own in _CONTEXTS.items() if own is context]:
+        del _CONTEXTS[key]
+
+
 def _create(
     con: duckdb.DuckDBPyConnection, name: str, function: Callable[..., Any], parameters: tuple[str, ...], returns: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from m6rec_udf import connection
 from m6rec_udf.errors import LockedError, M6Error, NotBuiltError, NotInstalledError, ParameterError
 from m6rec_udf.publish import compact, publish, snapshot
+
+publish_module = importlib.import_module("m6rec_udf.publish")  # the package has a function of that name
 
 # Stand-ins for the serving macros: what is tested here is where their rows go.
 SERVING = """
@@ -220,3 +223,31 @@ def test_compact_of_a_publication_keeps_its_storage_version(con, tmp_path):
         assert other.execute("select count(*) from m6.recommendations").fetchone() == (8,)
         tag = other.execute("select tags['storage_version'] from duckdb_databases() where not internal").fetchone()
         assert tag[0].startswith("v1.4")
+
+
+def test_what_a_killed_process_left_is_removed_and_nobody_elses(con, tmp_path):
+    done = subprocess.Popen(["true"])
+    done.wait()
+    dead, alive = (tmp_path / f".lists.duckdb.{pid}-abc.tmp" for pid in (done.pid, os.getppid()))
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "lists.duckdb").write_text("half")
+    publish(con, to=tmp_path / "lists.duckdb", k=1)
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_a_file_being_written_is_its_owners_alone(con, tmp_path):
+    modes = []
+    copy = publish_module._copy_triggers
+
+    def look(work, source, catalog):
+        [folder] = tmp_path.glob(".copy.duckdb.*.tmp")
+        modes.append(folder.stat().st_mode & 0o777)
+        copy(work, source, catalog)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish_module, "_copy_triggers", look)
+        snapshot(con, tmp_path / "copy.duckdb")
+    assert modes == [0o700]
+    assert (tmp_path / "copy.duckdb").stat().st_mode & 0o777 == 0o600

@@ -14,14 +14,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import lightgbm  # noqa: F401  imported once, before the processes are forked
-import numpy as np
 import polars as pl
 import pyarrow.compute  # noqa: F401
 import shop_world as world
 
 import m6rec_udf as m6
-from m6rec_udf import arrays, builder, doctor, functions, reweight  # noqa: F401
+from m6rec_udf import arrays, builder, functions, load, publish  # noqa: F401
+from m6rec_udf.doctor import findings
 from m6rec_udf.registry import context_of
 
 LAST = datetime(2024, 7, 20)  # the shop's own behaviour ends here; what the crash test writes comes later
@@ -155,23 +156,28 @@ def work(pipe: Connection, operation: str, path: Path, run: int) -> None:
     pipe.close()
 
 
-def lists_of(con: Any, users: tuple[str, ...] = USERS) -> dict[str, Any]:
-    """The lists of the versions in force as asked before anything the crash test wrote."""
+def in_force(con: Any, *others: int) -> dict[str, Any]:
+    """The versions in force, weights and lists as asked before anything the crash test wrote; of other weights too."""
+    model, policy = world.rows(con, "select model_version, policy_version from m6.active")[0]
+    lists = "select user_id, item_id, strategy, round(satisfaction, 6) from m6.slates($users, "
+    lists += f"policy := $policy, until := timestamp '{LAST}') order by user_id, rank"
+    weights = "select strategy, round(weight, 9) from m6.strategy_weights where policy_version = ? order by all"
     return {
-        user: [
-            (row["item_id"], row["strategy"], round(row["satisfaction"], 6))
-            for row in world.recommend(con, user, f"until := timestamp '{LAST}'")
-        ]
-        for user in users
+        "active": (model, policy),
+        "answers": {
+            (model, number): (
+                world.rows(con, weights, [number]),
+                world.rows(con, lists, {"users": list(USERS), "policy": number}),
+            )
+            for number in {policy, *others}
+        },
     }
 
 
 def look(pipe: Connection, path: Path, operation: str, run: int, go_on: bool) -> None:
     """Open the file, check what must hold, do the next thing; sends what was found."""
-    began = time.monotonic()
     con = world.connect(path)
-    found: dict[str, Any] = {"seconds": time.monotonic() - began, "wrong": [], "broken": []}
-    found["active"] = world.rows(con, "select model_version, policy_version from m6.active")[0]
+    found: dict[str, Any] = {**in_force(con, *(() if go_on else (1, 2))), "wrong": [], "broken": []}
     for table, key, sequence in (
         ("events", "event_id", "event_seq"),
         ("impressions", "impression_id", None),
@@ -185,18 +191,18 @@ def look(pipe: Connection, path: Path, operation: str, run: int, go_on: bool) ->
             found["broken"].append(f"{table}: numbers twice")
     _whole(con, found)
     _answers(con, found)
-    found["weights"] = world.rows(con, "select strategy, round(weight, 9) from m6.strategy_weights_active order by all")
-    found["lists"] = lists_of(con)
+    found |= in_force(con)
     published = [world.rows(con, "select count(*), count(distinct user_id) from m6.recommendations")]
     target = path.with_name("lists.duckdb")
     if target.exists():
-        with m6.connection.duckdb.connect(str(target), read_only=True) as other:
+        with duckdb.connect(str(target), read_only=True) as other:
             published.append(world.rows(other, "select count(*), count(distinct user_id) from m6.recommendations"))
     for [(rows, users)] in published:
-        if rows != 5 * users or users < 60:
+        if not users or rows % users:
             found["broken"].append(f"published: {rows} rows of {users} users")
     if go_on:
         _next(con, operation, run)
+        found["next"] = in_force(con, 1, 2)  # where rollback goes to
     con.close()
     pipe.send(found)
     pipe.close()
@@ -221,28 +227,29 @@ def _whole(con: Any, found: dict[str, Any]) -> None:
             found["broken"].append(name)
     if world.rows(con, "select count(*) from m6.stg_items") != [(snapshot.n,)]:
         found["broken"].append("items of the version")
-    found["broken"] += [row.check for row in doctor.findings(con) if row.status == "fail"]
+    found["broken"] += [row.check for row in findings(con) if row.status == "fail"]
 
 
 def _answers(con: Any, found: dict[str, Any]) -> None:
     """Lists and histories now, from what is stored with what came later, beside the plain tables and the batch."""
-    for user in USERS:
-        read = world.rows(
-            con,
-            "select h.item_id, epoch_us(to_timestamp(h.happened_at)) // 1000 from "
-            "(select unnest(history) as h from m6.user_history([?])) order by all",
-            [user],
-        )
-        plain = world.rows(
-            con, "select item_id, epoch_us(happened_at) // 1000 from m6.behaviour where user_id = ? order by all", [user]
-        )
-        one, many = (
-            [row[:2] for row in world.rows(con, f"select item_id, rank, model_version from m6.{name} order by rank")]
-            for name in (f"one_list('{user}')", f"slates(['{user}'])")
-        )
-        if [i for i, _ in read] != [i for i, _ in plain] or one != many or len(one) != 10:
-            found["wrong"].append(user)
-        elif not np.allclose([t for _, t in read], [t for _, t in plain], atol=2):
+    users = list(USERS)
+    read = world.rows(
+        con,
+        "select user_id, h.item_id, cast(round(h.happened_at) as bigint) from "
+        "(select user_id, unnest(history) as h from m6.user_history($users)) order by all",
+        {"users": users},
+    )
+    plain = world.rows(
+        con,
+        "select user_id, item_id, cast(round(epoch(happened_at)) as bigint) from m6.behaviour "
+        "where list_contains($users, user_id) order by all",
+        {"users": users},
+    )
+    many = world.rows(con, "select user_id, rank, item_id from m6.slates($users) order by all", {"users": users})
+    for user in users:
+        one = world.rows(con, "select user_id, rank, item_id from m6.one_list($1) order by all", [user])
+        own = [[row for row in rows if row[0] == user] for rows in (read, plain, many)]
+        if own[0] != own[1] or own[2] != one or len(one) != 10:
             found["wrong"].append(user)
 
 
@@ -262,6 +269,7 @@ def _next(con: Any, operation: str, run: int) -> None:
         m6.reweight(con, parameters=NO_GATE)
     elif operation == "publish":
         m6.publish(con, k=5)
+        m6.publish(con, to=Path(context_of(con).path).with_name("lists.duckdb"), k=5)
     elif operation == "rollback":
         m6.rollback(con, to=1)
         m6.rollback(con, to=2)
@@ -273,11 +281,7 @@ def redo(pipe: Connection, path: Path, operation: str, run: int) -> None:
     silent.tell = lambda *_: None  # type: ignore[method-assign]
     with world.connect(path) as con:
         getattr(silent, operation)(con, run)
-        found = {
-            "active": world.rows(con, "select model_version, policy_version from m6.active")[0],
-            "lists": lists_of(con),
-            "weights": world.rows(con, "select strategy, round(weight, 9) from m6.strategy_weights_active order by all"),
-        }
+        found = in_force(con)
     pipe.send(found)
     pipe.close()
 
