@@ -294,7 +294,7 @@ def calibrate(
         strength: 0 keeps the order, 1 looks only at the mix.
         depth: positions that are put in a new order; the rest follows as it was.
     """
-    if not shares or not len(order):
+    if not shares or not len(order) or not depth:
         return order
     head, tail = order[: 10 * depth].tolist(), order[10 * depth :]
     top = max(float(score[head[0]]), 1e-12)

@@ -27,6 +27,11 @@ _READERS = {
     ".jsonl": "json",
     ".ndjson": "json",
 }
+# only the delimiter is guessed: a guessed quote ' or comment # joins or drops rows that merely hold one
+_CSV = (
+    "read_csv($paths, all_varchar = true, header = true, union_by_name = true, "
+    "quote = '\"', escape = '\"', comment = '', skip = 0)"
+)
 _ACCEPTED = (
     "a Polars DataFrame or LazyFrame, a pyarrow Table or RecordBatchReader, a pandas DataFrame, a DuckDB relation, "
     "or a path or glob (or a list of them) of Parquet, CSV or JSON files"
@@ -190,7 +195,7 @@ def _open_files(con: duckdb.DuckDBPyConnection, table: str, data: Any) -> Source
     if kind == "parquet":
         relation = "read_parquet($paths, union_by_name = true)" if _is_many(paths) else "read_parquet($paths)"
     elif kind == "csv":
-        relation = "read_csv($paths, all_varchar = true, header = true, union_by_name = true)"
+        relation = _CSV
     else:
         found = "read_json($paths, union_by_name = true, sample_size = -1, maximum_depth = 1)"
         names = _describe(con, table, found, parameters)

@@ -507,21 +507,21 @@ def _check_list(world: World, rows: list[dict[str, Any]], asked: dict[str, Any])
         require(len(rows) == 10, f"{len(rows)} items for {asked}, expected 10")
 
 
-ENTRANCES: dict[str, tuple[int, Callable[[World, random.Random], None]]] = {
-    "load": (2200, load),
+ENTRANCES: dict[str, tuple[float, Callable[[World, random.Random], None]]] = {
+    "load": (1300, load),
     "load, damaged file": (500, damaged_file),
-    "load, no table": (300, wrong_kind),
-    "recommend": (1600, recommend),
-    "recommend_many": (60, recommend_many),
-    "serve": (1000, serve),
+    "load, no table": (400, wrong_kind),
+    "recommend": (1400, recommend),
+    "recommend_many": (50, recommend_many),
+    "serve": (800, serve),
     "items and search": (1300, items),
-    "people": (1300, people),
-    "loop": (120, loop),
-    "functions": (1000, functions),
-    "feedback, settings in SQL": (150, feedback),
-    "verbs": (60, verbs),
-    "project": (600, settings),
-    "artefacts": (6, artefacts),
-    "10 MB, 100,000 tags": (2, big),
+    "people": (1500, people),
+    "loop": (100, loop),
+    "functions": (1600, functions),
+    "feedback, settings in SQL": (120, feedback),
+    "verbs": (40, verbs),
+    "project": (900, settings),
+    "artefacts": (5, artefacts),
+    "10 MB, 100,000 tags": (1.5, big),
     "build": (2, build),
 }

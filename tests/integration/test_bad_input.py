@@ -136,3 +136,28 @@ def test_a_price_beyond_float32_does_not_reach_the_model_as_infinity(shop):
     shop.execute("update m6.items set price = 1e308 where item_id = 'i05'")
     m6.build(shop)
     assert len(shop.execute("from m6.recommend('u01')").fetchall()) == 10
+
+
+def test_an_apostrophe_or_a_hash_in_a_csv_joins_and_drops_no_rows(tmp_path):
+    path = tmp_path / "relations.csv"
+    names = ["", "a", "'; drop table m6.events; --", "',", "", "# not a comment", "_", 'say "x"', "'", "#"]
+    rows = [f"u{n},{name if chr(34) not in name else chr(34) + name.replace(chr(34), chr(34) * 2) + chr(34)}"
+            for n, name in enumerate(name.replace(",", ";") for name in names)]  # fmt: skip
+    path.write_text("\r\n".join(["user_id,other_user_id", *rows]) + "\r\n")
+    with duckdb.connect() as con:
+        migrate(con)
+        report = m6.load(con, relations=str(path))["relations"]
+        assert (report.given, report.rejected) == (len(names), 2)
+        stored = {row[0] for row in con.execute("select other_user_id from m6.relations").fetchall()}
+        assert stored == {name.replace(",", ";") for name in names if name}
+
+
+def test_a_list_of_nothing_is_empty_whatever_the_mix(reader):
+    assert reader.execute("from m6.recommend('u01', k := 0, calibrated := 1.0, diversity := 1.0)").fetchall() == []
+    assert reader.execute("from m6.recommend_many('audience', k := 0, calibrated := 1.0)").fetchall() == []
+
+
+@pytest.mark.parametrize("as_of", ["yesterday", "", "2024-13-01"])
+def test_a_moment_that_is_none_is_refused(reader, as_of):
+    with pytest.raises(m6.M6Error, match="Hint:"):
+        m6.reweight(reader, as_of=as_of)
