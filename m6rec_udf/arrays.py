@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from m6rec_udf.errors import CorruptError, NotBuiltError
+from m6rec_udf.errors import BACKUP, CorruptError, NotBuiltError, damage
 
 if TYPE_CHECKING:
     import duckdb
@@ -256,7 +256,10 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         "select name, content_hash, content from m6.artefacts where model_version = $version "
         "order by octet_length(content) desc, name"  # arrays of numbers first: each begins where numbers may
     )
-    rows = con.sql(query, params={"version": version}).to_arrow_table()
+    try:
+        rows = con.sql(query, params={"version": version}).to_arrow_table()
+    except Exception as error:  # duckdb's own, or Arrow's around it
+        raise damage(error) or error from error
     if not len(rows):
         raise NotBuiltError(
             f"there is no build with model_version {version} in this file, expected one of m6.models",
@@ -269,7 +272,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         if hashlib.sha256(parts[name]).hexdigest() != digest:
             raise CorruptError(
                 f"the artefact {name!r} of model_version {version} does not match its hash, expected {digest[:12]}...",
-                "restore the file from a copy, or run m6rec_udf.build(con) again",
+                f"{BACKUP}, or run m6rec_udf.build(con) again",
             )
     if "titles" not in parts:
         raise NotBuiltError(

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from m6rec_udf import histories, models, registry, resources
-from m6rec_udf.errors import LockedError, M6Error, ModelSqlError, NotInstalledError
+from m6rec_udf.errors import BACKUP, LockedError, M6Error, ModelSqlError, NotInstalledError, damage
 from m6rec_udf.query import one
 
 if TYPE_CHECKING:
     from m6rec_udf.embed import EncoderLike
 
-BACKUP = "restore the file from the last copy that `m6rec snapshot FILE TO` has made"
 DEFAULT_PATH = "warehouse/m6rec.duckdb"
 
 
@@ -44,7 +43,9 @@ def connect(
         config: DuckDB settings.
 
     Raises:
-        LockedError: another process has the file open for writing.
+        LockedError: another process has the file open.
+        CorruptError: blocks of the file do not match their checksums.
+        NotInstalledError: read only, and the file was made by another version of m6rec.
         M6Error: the path is not a DuckDB file, or its folder does not exist.
     """
     target = str(path)
@@ -53,25 +54,29 @@ def connect(
         Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
         con = duckdb.connect(target, read_only=read_only, config=config or {})
-    except duckdb.IOException as error:
+    except duckdb.Error as error:
         text = str(error)
-        if "lock" in text.lower():
+        if "could not set lock" in text.lower():
             raise LockedError(
                 f"{target} is open in another process, expected to be its only writer ({text.splitlines()[0]})",
                 "DuckDB lets one process write a file, or many read it. Either that process does it all, with a cursor per "
                 "thread; or it makes copies, m6rec_udf.snapshot(con, 'copy.duckdb'), and others serve from them, "
                 "m6rec_udf.Serving('copy.duckdb')",
             ) from error
+        if (found := damage(error)) is not None:
+            raise found from error
         raise M6Error(
             f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",
-            f"{BACKUP}, where it was whole; otherwise check the path",
+            f"check the path; if the file was cut off, {BACKUP}",
         ) from error
     if is_new and not read_only:
         os.chmod(target, 0o600)
     try:
         return install(con, encoder=encoder, project=project)
-    except BaseException:
+    except BaseException as error:
         con.close()
+        if isinstance(error, duckdb.Error | ModelSqlError) and (found := damage(error)) is not None:
+            raise found from error
         raise
 
 

@@ -25,6 +25,7 @@ from m6rec_udf import arrays, builder, functions, load, publish  # noqa: F401
 from m6rec_udf.doctor import findings
 from m6rec_udf.registry import context_of
 
+VERBS = (m6.connect, m6.load, m6.build, m6.reweight, m6.rollback, m6.publish)  # imported before the processes are forked
 LAST = datetime(2024, 7, 20)  # the shop's own behaviour ends here; what the crash test writes comes later
 USERS = ("u00", "u17", "u42", "nobody")
 NO_GATE = {"gate": False}
