@@ -508,7 +508,7 @@ class _Build:
         except (duckdb.TransactionException, duckdb.ConstraintException) as error:
             _rollback(con)
             raise M6Error(
-                f"another build, reweighting or deletion was committed while this one was ({str(error).splitlines()[0]})",
+                f"another build, reweighting or deletion was committed meanwhile ({str(error).splitlines()[0]})",
                 "run m6rec_udf.build(con) again",
             ) from error
         except BaseException:

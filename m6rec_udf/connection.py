@@ -59,8 +59,8 @@ def connect(
         if "could not set lock" in text.lower():
             raise LockedError(
                 f"{target} is open in another process, expected to be its only writer ({text.splitlines()[0]})",
-                "DuckDB lets one process write a file, or many read it. Either that process does it all, with a cursor per "
-                "thread; or it makes copies, m6rec_udf.snapshot(con, 'copy.duckdb'), and others serve from them, "
+                "DuckDB lets one process write a file, or many read it. Either that process does it all, with a cursor "
+                "per thread; or it makes copies, m6rec_udf.snapshot(con, 'copy.duckdb'), and others serve from them, "
                 "m6rec_udf.Serving('copy.duckdb')",
             ) from error
         if (found := damage(error)) is not None:

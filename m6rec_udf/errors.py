@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 BACKUP = "restore the file from the last copy that `m6rec snapshot FILE TO` made"
 _DAMAGE = ("corrupt", "checksum", "not enough bytes", "could not read enough bytes")
 

@@ -44,8 +44,12 @@ _GIVEN = """from (
 
 @dataclass(frozen=True)
 class Marks:
-    """How far a build has read: orders of arrival, the moment after which behaviour was left out, and by table the
-    ranges of numbers below that were passed over (see m6rec_udf.arrivals).
+    """How far a build has read.
+
+    Attributes:
+        event_seq, feedback_seq: the last orders of arrival.
+        as_of: behaviour after this moment was left out.
+        passed_over: by table, ranges of numbers below these that were not read (see m6rec_udf.arrivals).
     """
 
     event_seq: int

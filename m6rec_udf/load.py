@@ -184,7 +184,8 @@ def _run(con: duckdb.DuckDBPyConnection, plans: list[Plan]) -> dict[str, TableRe
         _rollback(con)
         if isinstance(error, duckdb.IOException) and "write" in str(error).lower():
             raise M6Error(
-                f"{table}: loading stopped, nothing was loaded: {error}", "free space on the disk, then load the same again"
+                f"{table}: loading stopped, nothing was loaded: {error}",
+                "free space on the disk, then load the same again",
             ) from error
         if isinstance(error, duckdb.Error):
             raise SchemaError(

@@ -2,11 +2,11 @@
 
     python tests/trust/soak.py --seconds 600        (make soak, make soak SECONDS=60)
 
-The writer adds events and feedback, shows lists and logs them, loads, builds, reweights, rolls back, publishes and makes
-copies, one after the other. The readers ask for lists over cursors of their own. Every answer must be of one build and
-one version of the strategy weights; after each change of version the readers stop for a moment, the same questions are
-asked by one thread alone, and every answer to them, from before or after, must be that one. Resident size is the
-median of the first and of the last fifth after the warm-up (a quarter of the time).
+The writer adds events and feedback, shows lists and logs them, loads, builds, reweights, rolls back, publishes and
+makes copies, one after the other. The readers ask for lists over cursors of their own. Every answer must be of one
+build and one version of the strategy weights; after each change of version the readers stop for a moment, the same
+questions are asked by one thread alone, and every answer to them, from before or after, must be that one. Resident
+size is the median of the first and of the last fifth after the warm-up (a quarter of the time).
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ LISTS = {
     "search_items": "from m6.search_items('drama about topic3', k := 5)",
     "history": "from m6.history($user)",
 }
-SAME = f"select item_id, round(score, 6), model_version, policy_version from m6.recommend($user, until := timestamp '{LAST}')"
+SAME = "select item_id, round(score, 6), model_version, policy_version "
+SAME += f"from m6.recommend($user, until := timestamp '{LAST}')"
 
 
 class Soak:
@@ -205,9 +206,9 @@ class Soak:
         m6.reweight(self.con, parameters={"gate": False})
 
     def _rollback(self, chance: random.Random, turn: int) -> None:
-        [(now, last)] = world.rows(
+        [(last,)] = world.rows(
             self.con,
-            "select policy_version, (select max(policy_version) from m6.strategy_weights where policy_version <> "
+            "select (select max(policy_version) from m6.strategy_weights where policy_version <> "
             "(select policy_version from m6.active)) from m6.active",
         )
         if last is not None:

@@ -89,7 +89,9 @@ def small_disk(tmp_path):
     """A file system of 16 MB; skipped where mounting is not permitted."""
     folder = tmp_path / "small"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if made.returncode:
         pytest.skip("mounting is not permitted here")
     yield folder
@@ -131,7 +133,7 @@ def test_a_folder_that_cannot_be_written(shop_file, tmp_path, request):
         world.connect(folder / "new.duckdb")
     with world.connect(path, read_only=True) as con, world.connect(shop_file) as whole:
         assert answers(con) == answers(whole)
-        with pytest.raises(OSError, match="new.duckdb"):
+        with pytest.raises(OSError, match=r"new\.duckdb"):
             m6.snapshot(con, folder / "new.duckdb")
 
 
@@ -140,16 +142,12 @@ def damaged(path, expected):
     try:
         con = world.connect(path)
     except M6Error as error:
-        assert BACKUP in str(error)
-        return "refused"
+        return "refused" if BACKUP in str(error) else str(error)
     with con:
         try:
-            found = answers(con)
+            return "same" if answers(con) == expected else "wrong"
         except duckdb.Error as error:
-            assert "orrupt" in str(error)
-            return "stopped"
-    assert found == expected
-    return "same"
+            return "stopped" if "orrupt" in str(error) else str(error)
 
 
 def test_flipped_bits_are_never_a_wrong_answer(shop_file, tmp_path):
@@ -183,7 +181,7 @@ def test_a_file_without_its_last_bytes_gives_no_wrong_answer(shop_file, tmp_path
     for missing in (1, 12, 4096, 200_000):
         path = tmp_path / f"cut{missing}.duckdb"
         path.write_bytes(whole[:-missing])
-        damaged(path, expected)
+        assert damaged(path, expected) in ("same", "refused", "stopped")
 
 
 def test_a_changed_artefact_is_refused(shop):
@@ -204,14 +202,15 @@ def test_a_log_that_was_cut_off_gives_whole_transactions_or_is_refused(shop_file
     """The write-ahead log of a killed process, shortened or with a bit flipped."""
     code = (
         "import os, sys, signal, shop_world as world\ncon = world.connect(sys.argv[1])\n"
-        "for n in range(30):\n    con.execute(\"insert into m6.events (event_id, user_id, item_id, event_type, happened_at) "
+        "for n in range(30):\n    con.execute("
+        '"insert into m6.events (event_id, user_id, item_id, event_type, happened_at) '
         "select 'w' || $1 || '-' || i, 'u00', 'i01', 'view', timestamp '2024-08-01' from range(7) as r(i)\", [n])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     subprocess.run([sys.executable, "-c", world.QUIET + code, str(shop_file)], env=environment, check=False)
     base, log = shop_file.read_bytes(), Path(f"{shop_file}.wal").read_bytes()
-    chance, counts, refused = random.Random(3), [], 0
+    chance, counts, refused = random.Random(3), [], []
     for turn in range(24):
         path = tmp_path / "again.duckdb"
         path.write_bytes(base)
@@ -222,8 +221,7 @@ def test_a_log_that_was_cut_off_gives_whole_transactions_or_is_refused(shop_file
         try:
             con = world.connect(path)
         except M6Error as error:
-            assert BACKUP in str(error)
-            refused += 1
+            refused.append(str(error))
             continue
         with con:
             rows = world.rows(con, "select event_id from m6.events where event_id like 'w%'")
@@ -231,6 +229,7 @@ def test_a_log_that_was_cut_off_gives_whole_transactions_or_is_refused(shop_file
         assert len(rows) == 7 * len(batches)
         assert batches == {f"w{n}" for n in range(len(batches))}  # none is left out in the middle
         counts.append(len(batches))
+    assert all(BACKUP in text for text in refused)
     assert counts[0] == 30
     assert len(set(counts)) > 2
 
@@ -244,9 +243,8 @@ def test_a_clock_that_goes_backwards_loses_nothing(shop):
         return {item for (item,) in world.rows(shop, "select item_id from m6.history('u21', k := 1000)")}
 
     add = "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u21', ?, 'view', ?)"
-    react = (
-        "insert into m6.feedback (user_id, item_id, event_type, happened_at, ingested_at) values ('u21', ?, 'click', ?, ?)"
-    )
+    react = "insert into m6.feedback (user_id, item_id, event_type, happened_at, ingested_at) "
+    react += "values ('u21', ?, 'click', ?, ?)"
     shop.execute(add, [items[0], ahead])
     m6.build(shop)
     shop.execute(add, [items[1], behind])

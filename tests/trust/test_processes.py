@@ -60,7 +60,10 @@ def test_two_processes_serve_from_a_copy_and_notice_the_next_one(shop, tmp_path,
     expected = {1: lists(shop)}
     servers = [
         subprocess.Popen(
-            [sys.executable, "-c", world.QUIET + SERVER, str(copy), str(stop)], env=environment(), stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", world.QUIET + SERVER, str(copy), str(stop)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
