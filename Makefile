@@ -7,13 +7,17 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 
 CASES ?= 100000
 SEED ?= 0
+SECONDS ?= 600
+KILLS ?= 200
 
-.PHONY: help demo test lint fuzz clean
+.PHONY: help demo test lint fuzz crash soak clean
 help:
 	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
 	@echo 'make test    install the test extra and run the tests'
 	@echo 'make lint    ruff, mypy, sqlfluff'
 	@echo 'make fuzz    $(CASES) hostile calls at every entrance, counted (CASES=, SEED=)'
+	@echo 'make crash   kill processes at 200 random moments and check what they leave (KILLS=200)'
+	@echo 'make soak    ten minutes of one writer and many readers (SECONDS=600)'
 	@echo 'make clean   remove $(VENV) and every cache; keeps warehouse/*.duckdb'
 
 demo: $(VENV)/.installed-demo
@@ -29,6 +33,12 @@ lint: $(VENV)/.installed-test
 
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python tests/fuzz/run.py --cases $(CASES) --seed $(SEED)
+
+crash: $(VENV)/.installed-test
+	$(BIN)/python tests/trust/crash.py --kills $(KILLS)
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python tests/trust/soak.py --seconds $(SECONDS)
 
 # Stamps: an install is repeated only when the versions it asks for change.
 $(VENV)/.made:

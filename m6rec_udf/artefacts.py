@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m6rec_udf.errors import CorruptError, NotBuiltError
+from m6rec_udf.errors import BACKUP, CorruptError, NotBuiltError, damage
 from m6rec_udf.query import one
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _Parts(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         raise CorruptError(
             f"model_version {self.version} lacks the artefact {name!r}, expected every part of a build",
-            "restore the file from a copy, or run m6rec_udf.build(con) again",
+            f"{BACKUP}, or run m6rec_udf.build(con) again",
         )
 
 
@@ -78,7 +78,7 @@ def read(con: duckdb.DuckDBPyConnection, version: int, names: Iterable[str] | No
         if not is_whole.get(digest):
             raise CorruptError(
                 f"the artefact {name!r} of model_version {version} does not match its hash, expected {digest[:12]}...",
-                "restore the file from a copy, or run m6rec_udf.build(con) again",
+                f"{BACKUP}, or run m6rec_udf.build(con) again",
             )
     return _Parts(version, {name: found[digest] for name, digest in wanted.items()})
 
@@ -102,10 +102,13 @@ def _contents(con: duckdb.DuckDBPyConnection, digests: Iterable[str]) -> dict[st
     listed = ", ".join(f"'{digest}'" for digest in sorted(set(digests)) if digest.isalnum())
     if not listed:
         return {}
-    table = con.sql(  # a list of constants: no other content is read
-        f"select content_hash, content from m6.artefact_contents where content_hash in ({listed}) "
-        "order by octet_length(content) desc, content_hash"
-    ).to_arrow_table()
+    try:
+        table = con.sql(  # a list of constants: no other content is read
+            f"select content_hash, content from m6.artefact_contents where content_hash in ({listed}) "
+            "order by octet_length(content) desc, content_hash"
+        ).to_arrow_table()
+    except Exception as error:  # duckdb's own, or Arrow's around it
+        raise damage(error) or error from error
     return {
         digest: content.as_buffer()
         for digest, content in zip(table["content_hash"].to_pylist(), table["content"], strict=True)

@@ -14,7 +14,7 @@ import duckdb
 
 from m6rec_udf import console
 from m6rec_udf.arguments import LOADABLE, build_parser, parse_columns, parse_duration, parse_time
-from m6rec_udf.errors import M6Error, ParameterError, UnknownNameError
+from m6rec_udf.errors import M6Error, ParameterError, UnknownNameError, damage
 from m6rec_udf.publish import first_row
 
 USAGE_ERROR = 2
@@ -40,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _VERBS[arguments.verb](arguments) or 0
     except M6Error as error:
         print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except duckdb.Error as error:
+        found = damage(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

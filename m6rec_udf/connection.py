@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from m6rec_udf import encrypted, files, histories, models, registry, resources
-from m6rec_udf.errors import LockedError, M6Error, ModelSqlError, NotInstalledError
+from m6rec_udf.errors import BACKUP, LockedError, M6Error, ModelSqlError, NotInstalledError, damage
 from m6rec_udf.query import cursor as second
 from m6rec_udf.query import one
 from m6rec_udf.sources import literal
@@ -23,7 +23,6 @@ from m6rec_udf.sources import literal
 if TYPE_CHECKING:
     from m6rec_udf.embed import EncoderLike
 
-BACKUP = "restore the file from the last copy that `m6rec snapshot FILE TO` has made"
 DEFAULT_PATH = "warehouse/m6rec.duckdb"
 _NO_ACCESS = {
     "enable_external_access": "false",
@@ -60,7 +59,9 @@ def connect(
             extension, whose OpenSSL it uses; reading does not.
 
     Raises:
-        LockedError: another process has the file open for writing.
+        LockedError: another process has the file open.
+        CorruptError: blocks of the file do not match their checksums.
+        NotInstalledError: read only, and the file was made by another version of m6rec.
         ParameterError: the key is wrong or missing, or there is nothing to encrypt with.
         M6Error: the path is not a DuckDB file, or its folder does not exist.
     """
@@ -77,19 +78,23 @@ def connect(
                 con = duckdb.connect(target, read_only=read_only, config={**(config or {}), **settings})
     except (duckdb.InvalidInputException, duckdb.CatalogException) as error:
         encrypted.explain(target, error)
+        if (found := damage(error)) is not None:
+            raise found from error
         raise
-    except duckdb.IOException as error:
+    except duckdb.Error as error:
         text = str(error)
-        if "lock" in text.lower():
+        if "could not set lock" in text.lower():
             raise LockedError(
                 f"{target} is open in another process, expected to be its only writer ({text.splitlines()[0]})",
-                "DuckDB lets one process write a file, or many read it. Either that process does it all, with a cursor per "
-                "thread; or it makes copies, m6rec_udf.snapshot(con, 'copy.duckdb'), and others serve from them, "
+                "DuckDB lets one process write a file, or many read it. Either that process does it all, with a cursor "
+                "per thread; or it makes copies, m6rec_udf.snapshot(con, 'copy.duckdb'), and others serve from them, "
                 "m6rec_udf.Serving('copy.duckdb')",
             ) from error
+        if (found := damage(error)) is not None:
+            raise found from error
         raise M6Error(
             f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",
-            f"{BACKUP}, where it was whole; otherwise check the path",
+            f"check the path; if the file was cut off, {BACKUP}",
         ) from error
     try:
         install(con, encoder=encoder, project=project)
@@ -98,8 +103,10 @@ def connect(
                 if encryption_key is not None or name == "TimeZone":  # a file that is attached must be let in first
                     con.execute(f"set global {name} = {literal(value)}")
             con.execute("set lock_configuration = true")
-    except BaseException:
+    except BaseException as error:
         con.close()
+        if isinstance(error, duckdb.Error | ModelSqlError) and (found := damage(error)) is not None:
+            raise found from error
         raise
     return con
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+BACKUP = "restore the file from the last copy that `m6rec snapshot FILE TO` made"
+_DAMAGE = ("corrupt", "checksum", "not enough bytes", "could not read enough bytes")
+
 
 class M6Error(Exception):
     """Base of all m6rec errors."""
@@ -55,3 +58,12 @@ class MissingExtraError(M6Error, ImportError):
 
 class CorruptError(M6Error, RuntimeError):
     """An artefact or file does not match its hash."""
+
+
+def damage(error: BaseException) -> CorruptError | None:
+    """The error to raise where the database says that its file is damaged; None where it says something else."""
+    text = str(error)
+    if not any(word in text.lower() for word in _DAMAGE):
+        return None
+    found = next(line for line in text.splitlines() if any(word in line.lower() for word in _DAMAGE))
+    return CorruptError(f"the file is damaged, expected blocks that match their checksums ({found})", BACKUP)

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from m6rec_udf.errors import NotInstalledError, ParameterError, SchemaError
+from m6rec_udf.errors import M6Error, NotInstalledError, ParameterError, SchemaError
 from m6rec_udf.load_columns import CONTRACTS
 from m6rec_udf.load_plan import EventTypes, Plan, make_plans, stage_query
 from m6rec_udf.logs import logged
@@ -185,6 +185,11 @@ def _run(con: duckdb.DuckDBPyConnection, plans: list[Plan]) -> dict[str, TableRe
         con.execute("commit")
     except BaseException as error:
         _rollback(con)
+        if isinstance(error, duckdb.IOException) and "write" in str(error).lower():
+            raise M6Error(
+                f"{table}: loading stopped, nothing was loaded: {error}",
+                "free space on the disk, then load the same again",
+            ) from error
         if isinstance(error, duckdb.Error):
             raise SchemaError(
                 f"{table}: loading stopped, nothing was loaded: {error}",

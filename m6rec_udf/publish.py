@@ -120,9 +120,10 @@ def publish(con: duckdb.DuckDBPyConnection, *, to: str | Path | None = None, k: 
 def snapshot(con: duckdb.DuckDBPyConnection, to: str | Path) -> Path:
     """Copy the whole database to a new file in one step: what read-only processes serve from.
 
-    The copy is one consistent moment and is written afresh, so nothing that was deleted is in it; the connection may go
-    on serving and writing meanwhile. A file already at ``to`` is replaced only when it is an m6rec database; its readers
-    keep the file they opened (`m6rec_udf.Serving` notices the new one). A new file is its owner's alone (mode 600).
+    The copy is one consistent moment and is written afresh, so nothing that was deleted is in it; the connection may
+    go on serving and writing meanwhile. A file already at ``to`` is replaced only when it is an m6rec database; its
+    readers keep the file they opened (`m6rec_udf.Serving` notices the new one). A new file is its owner's alone
+    (mode 600).
 
     Raises:
         ParameterError: ``to`` is the database itself, or a file m6rec did not write.

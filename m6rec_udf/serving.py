@@ -120,7 +120,9 @@ class Serving:
         has taken its place. So each copy is opened by a link that is removed at once; the open file stays.
         """
         if not self.path.exists():
-            raise M6Error(f"there is no file {self.path}, expected a copy to serve from", "make one: m6.snapshot(con, to)")
+            raise M6Error(
+                f"there is no file {self.path}, expected a copy to serve from", "m6.snapshot(con, to) makes one"
+            )
         with private_folder(self.path) as folder:
             own = folder / self.path.name
             try:

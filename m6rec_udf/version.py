@@ -60,8 +60,7 @@ def commit(state: State, snapshot: Snapshot, extra: list[str], *, activate: bool
     except (duckdb.TransactionException, duckdb.ConstraintException) as error:
         _rollback(con)
         raise M6Error(
-            "another build, reweighting or deletion was committed while this one was "
-            f"({str(error).splitlines()[0]}), expected none",
+            f"another build, reweighting or deletion was committed meanwhile ({str(error).splitlines()[0]})",
             "run m6rec_udf.build(con) again",
         ) from error
     except BaseException:

@@ -103,7 +103,10 @@ def test_what_was_rolled_back_leaves_no_trace(shop, others):
     quick.execute(AN_EVENT, ["quick", USER, second, LATER])
     build(shop, during=lambda: slow.execute("rollback"))
     agree(shop)
-    assert world.rows(shop, "select 1 from duckdb_views() where view_name = 'unread_events' and sql like '%between%'") == []
+    assert (
+        world.rows(shop, "select 1 from duckdb_views() where view_name = 'unread_events' and sql like '%between%'")
+        == []
+    )
 
 
 def test_too_many_gaps_under_an_open_transaction_and_nothing_is_stored(shop, others, monkeypatch):
@@ -154,7 +157,9 @@ def test_events_edited_while_a_build_runs_are_read_afresh(shop, others, how, com
 
 
 def test_event_types_edited_while_a_build_runs_count(shop):
-    build(shop, during=lambda: shop.cursor().execute("update m6.event_types set interest = 0.9 where event_type = 'view'"))
+    build(
+        shop, during=lambda: shop.cursor().execute("update m6.event_types set interest = 0.9 where event_type = 'view'")
+    )
     assert world.rows(shop, "select user_id from m6.edited_users") == [(None,)]
     sums = "select round(sum(interest), 4) from m6.behaviour where user_id = 'u21'"
     read = "select round(list_sum(list_transform(history, lambda h: h.interest)), 4) from m6.user_history(['u21'])"

@@ -96,10 +96,16 @@ class Harness:
         process = self.context.Process(target=self.child.work, args=(other, operation, path, self.runs))
         process.start()
         other.close()
-        told = [own.recv()]
-        if operation in ONCE:
-            while told[-1][0] != "in":
+        told: list[tuple[str, float, Any]] = []
+        try:
+            while not told or (operation in ONCE and told[-1][0] != "in"):
                 told.append(own.recv())
+        except EOFError:
+            process.join()
+            own.close()
+            self.failures.append(f"{operation} (run {self.runs}): the worker failed before it began")
+            return told, time.monotonic()
+        if operation in ONCE:
             wait = self.chance.uniform(0, 1.05 * self.usual(operation))
         else:
             wait = self.chance.uniform(0.0, 0.6)

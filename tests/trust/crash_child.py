@@ -25,6 +25,7 @@ from m6rec_udf import arrays, builder, functions, load, publish  # noqa: F401
 from m6rec_udf.doctor import findings
 from m6rec_udf.registry import context_of
 
+VERBS = (m6.connect, m6.load, m6.build, m6.reweight, m6.rollback, m6.publish)  # imported before any fork
 LAST = datetime(2024, 7, 20)  # the shop's own behaviour ends here; what the crash test writes comes later
 USERS = ("u00", "u17", "u42", "nobody")
 NO_GATE = {"gate": False}
@@ -94,9 +95,7 @@ class Worker:
             user, request = world.USERS[(7 * n + run) % 60], f"s{run}-{n}"
             ids = [f"{request}-{user}-{rank}" for rank in range(1, 11)]
             self.tell("in", {"impressions": ids})
-            con.execute(
-                "insert into m6.impressions by name from m6.serve(?, k := 10, request := ?)", [user, request]
-            )
+            con.execute("insert into m6.impressions by name from m6.serve(?, k := 10, request := ?)", [user, request])
             self.tell("ack", {"impressions": ids})
 
     def feedback(self, con: Any, run: int) -> None:
@@ -105,7 +104,8 @@ class Worker:
             given = [ids[0], world.USERS[(n + run) % 60], world.ITEMS[n % 80]]
             self.tell("in", {"feedback": ids})
             con.execute(
-                "insert or ignore into m6.feedback (feedback_id, user_id, item_id, event_type) values (?, ?, ?, 'click')",
+                "insert or ignore into m6.feedback (feedback_id, user_id, item_id, event_type) "
+                "values (?, ?, ?, 'click')",
                 given,
             )
             self.tell("ack", {"feedback": ids})
@@ -220,7 +220,8 @@ def _whole(con: Any, found: dict[str, Any]) -> None:
         "histories of another version": "select 1 from m6.history_marks, m6.active "
         "where history_marks.model_version <> active.model_version",
         "no histories": "select 1 where not exists (from m6.stored_histories)",
-        "weights": "select 1 from m6.strategy_weights_active group by domain, segment having abs(sum(weight) - 1) > 1e-6",
+        "weights": "select 1 from m6.strategy_weights_active group by domain, segment "
+        "having abs(sum(weight) - 1) > 1e-6",
         "migrations": "select 1 from m6.migrations group by name having count(*) > 1",
     }.items():
         if world.rows(con, sql + " limit 1"):

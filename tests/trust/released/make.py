@@ -39,7 +39,8 @@ def main() -> None:
         )
         con.execute(
             "insert into m6.feedback (feedback_id, impression_id, event_type, happened_at, ingested_at) "
-            "select impression_id, impression_id, 'purchase', shown_at, shown_at from m6.impressions where supporters > 1"
+            "select impression_id, impression_id, 'purchase', shown_at, shown_at from m6.impressions "
+            "where supporters > 1"
         )
         m6.reweight(con, parameters={"gate": False})
         con.execute(  # newer than the build
@@ -51,8 +52,11 @@ def main() -> None:
         expected = {
             "active": world.rows(con, "select model_version, policy_version from m6.active")[0],
             "counts": dict(
-                world.rows(con, "select table_name, estimated_size from duckdb_tables() where schema_name = 'm6' and "
-                "table_name in ('items', 'events', 'users', 'feedback', 'impressions') order by 1")
+                world.rows(
+                    con,
+                    "select table_name, estimated_size from duckdb_tables() where schema_name = 'm6' and "
+                    "table_name in ('items', 'events', 'users', 'feedback', 'impressions') order by 1",
+                )
             ),
             "lists": {
                 user: [[r["item_id"], r["strategy"], round(r["satisfaction"], 6)] for r in world.recommend(con, user)]
