@@ -65,6 +65,7 @@ select item_id, interest, satisfaction, epoch(happened_at) as happened_at
 from m6.recent_reactions
 where user_id = $user
 """
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # seconds since 1970 that datetime can hold
 VALUES = ("interest", "satisfaction", "happened_at")
 
 
@@ -345,7 +346,7 @@ def _filled(
     assert snapshot.model is not None
     until = None
     if asked.until is not None:
-        until = datetime(1970, 1, 1) + timedelta(seconds=asked.until)
+        until = datetime(1970, 1, 1) + timedelta(seconds=min(max(asked.until, _YEAR_1), _YEAR_9999))
     given = {
         "listed": [slot["item_id"] for slot in slots],
         "seen": seen,
