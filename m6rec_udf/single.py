@@ -66,6 +66,7 @@ where
 order by list_contains($seen, item_id), created_at desc nulls last, item_id
 limit $k
 """
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # seconds since 1970 that datetime can hold
 
 
 @dataclass
@@ -271,7 +272,7 @@ def _filled(
     assert snapshot.model is not None
     until = None
     if asked.until is not None:
-        until = datetime(1970, 1, 1) + timedelta(seconds=asked.until)
+        until = datetime(1970, 1, 1) + timedelta(seconds=min(max(asked.until, _YEAR_1), _YEAR_9999))
     given = {
         "listed": [slot["item_id"] for slot in slots],
         "seen": seen,

@@ -508,19 +508,19 @@ def _check_list(world: World, rows: list[dict[str, Any]], asked: dict[str, Any])
 
 
 ENTRANCES: dict[str, tuple[float, Callable[[World, random.Random], None]]] = {
-    "load": (1300, load),
+    "load": (1000, load),
     "load, damaged file": (500, damaged_file),
     "load, no table": (400, wrong_kind),
     "recommend": (1400, recommend),
     "recommend_many": (50, recommend_many),
-    "serve": (800, serve),
+    "serve": (400, serve),
     "items and search": (1300, items),
     "people": (1500, people),
     "loop": (100, loop),
-    "functions": (1600, functions),
+    "functions": (2000, functions),
     "feedback, settings in SQL": (120, feedback),
     "verbs": (40, verbs),
-    "project": (900, settings),
+    "project": (1500, settings),
     "artefacts": (5, artefacts),
     "10 MB, 100,000 tags": (1.5, big),
     "build": (2, build),

@@ -47,14 +47,16 @@ def run(
             if seconds is not None and time.monotonic() - started > seconds:
                 break
             (name,) = choose.choices(names, weights)
-            before = time.monotonic()
+            before = time.process_time()
             end, words = attempt(lambda n=name, c=number: ENTRANCES[n][1](world, random.Random(f"{seed} {n} {c}")))
-            spent[name] += time.monotonic() - before
+            spent[name] += time.process_time() - before
             world.counts.ends[name, end] += 1
             if end in (UNHANDLED, WRONG):
                 world.counts.failures.append(f"{name}, case {number}: {end}: {words}")
             if notify is not None and (end in (UNHANDLED, WRONG) or number % 5000 == 4999):
                 notify(world.counts.failures[-1] if end in (UNHANDLED, WRONG) else f"{number + 1:,} cases")
+    except KeyboardInterrupt:  # what was counted so far is printed all the same
+        world.counts.failures += [] if world.counts.ends else ["stopped before the first case"]
     finally:
         world.close()
     world.counts.seconds = spent
@@ -63,12 +65,12 @@ def run(
 
 def report(counts: Counts) -> str:
     """The counts as text."""
-    lines = [f"{'entrance':<28}" + "".join(f"{end:>16}" for end in ENDS) + f"{'ms a case':>12}"]
+    lines = [f"{'entrance':<28}" + "".join(f"{end:>16}" for end in ENDS) + f"{'CPU ms a case':>15}"]
     for name in ENTRANCES:
         row = [counts.ends[name, end] for end in ENDS]
         if sum(row):
             lines.append(
-                f"{name:<28}" + "".join(f"{n:>16,}" for n in row) + f"{1000 * counts.seconds[name] / sum(row):>12.1f}"
+                f"{name:<28}" + "".join(f"{n:>16,}" for n in row) + f"{1000 * counts.seconds[name] / sum(row):>15.1f}"
             )
     totals = [sum(n for (_, end), n in counts.ends.items() if end == of) for of in ENDS]
     lines.append(f"{'all ' + format(sum(totals), ','):<28}" + "".join(f"{n:>16,}" for n in totals))

@@ -161,3 +161,9 @@ def test_a_list_of_nothing_is_empty_whatever_the_mix(reader):
 def test_a_moment_that_is_none_is_refused(reader, as_of):
     with pytest.raises(m6.M6Error, match="Hint:"):
         m6.reweight(reader, as_of=as_of)
+
+
+@pytest.mark.parametrize("until", ["9999-12-31 23:59:59.999999", "200000-01-01", "0001-01-01", "1000-01-01 (BC)"])
+def test_a_moment_at_the_end_of_time_is_a_moment(reader, until):
+    question = f"from m6.recommend('u01', in_domain := 'nowhere', until := timestamp '{until}')"
+    assert reader.execute(question).fetchall() == []
