@@ -16,7 +16,7 @@ import numpy as np
 from m6rec_udf import arrays, event_log, learned, lookback, models, moment, resources, sql_strategies, tuning, version
 from m6rec_udf.build_state import Clock, Progress, State
 from m6rec_udf.cells import Cells, make_cells
-from m6rec_udf.embed import embed_texts
+from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, no_rows, teaches, train
 from m6rec_udf.item_models import ItemModels, Learned
@@ -114,7 +114,10 @@ class _Build(State):
         self.con.execute("commit")
         self.clock("staging")
         texts = [t or "" for t in self.items["texts"]]
-        self.text, embedded = embed_texts(self.con, self.context.encoder, texts, progress=self.clock.progress)
+        self.items["hashes"] = [content_hash(text) for text in texts]
+        self.text, embedded = embed_texts(
+            self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
+        )
         self.settings = self._settings(strategies)
         self.own = moment.own_features(self.found)
         known = None
@@ -155,7 +158,7 @@ class _Build(State):
         number = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
-            number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), past.count
+            number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["hashes"])), past.count
         )
 
     def _past_rows(self, cells: Cells | None) -> Examples:
