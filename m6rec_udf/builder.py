@@ -123,8 +123,8 @@ class _Build(State):
         known = None
         if not retrain:
             known = learned.in_force(self.con, self.settings, basis, self.found, self.items, self.text)
-        is_same_text = known is not None and "text" in known.items.kept
-        cells = known.cells if known and is_same_text else make_cells(self.text, seed=self.seed)
+        cells = known.cells if known else None  # of the same texts
+        cells = cells or make_cells(self.text, seed=self.seed)
         self.clock("embed")
         past = Examples(no_rows(), no_rows())
         if known:
@@ -148,7 +148,7 @@ class _Build(State):
         self.clock("item model")
         if known:
             snapshot.model = known.model
-            snapshot.kept |= known.kept if is_same_text else {}
+            snapshot.kept |= known.kept
             self._decide_taken_over(known)
         else:
             snapshot.model = train(past, seed=self.seed)
