@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -283,13 +284,17 @@ def of_version(context: Context, version: int) -> Snapshot:
         if version not in context.snapshots:
             con = context.open()
             try:
-                with ThreadPoolExecutor(1) as beside:  # half a second that reading the arrays leaves free
-                    trees = beside.submit(import_module, "lightgbm")
-                    snapshot = load(con, version)
-                    trees.result()
+                Thread(target=_import_trees).start()  # a second that reading and the first list leave free
+                snapshot = load(con, version)
             finally:
                 con.close()
             while len(context.snapshots) >= 3:
                 context.snapshots.pop(min(context.snapshots))
             context.snapshots[version] = snapshot
         return context.snapshots[version]
+
+
+def _import_trees() -> None:
+    """Import LightGBM; whoever needs it is told where it is missing."""
+    with suppress(ImportError):
+        import_module("lightgbm")

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf.errors import BACKUP, CorruptError, NotBuiltError, damage
-from m6rec_udf.query import one
+from m6rec_udf.query import cursor, one
 
 if TYPE_CHECKING:
     import duckdb
+
+READERS = 2  # cursors that read at once
 
 
 class _Parts(dict[str, Any]):
@@ -71,11 +73,15 @@ def read(con: duckdb.DuckDBPyConnection, version: int, names: Iterable[str] | No
     wanted = hashes(con, version)
     if names is not None:
         wanted = {name: wanted[name] for name in names if name in wanted}
-    found = _contents(con, wanted.values())
-    with ThreadPoolExecutor(2) as pool:
-        is_whole = dict(zip(found, pool.map(_matches, found.items()), strict=True))
+    digests = list(dict.fromkeys(wanted.values()))
+    cursors = [cursor(con) for _ in range(READERS)]
+    with ThreadPoolExecutor(READERS) as pool:  # neither the database nor SHA-256 holds the interpreter's lock
+        parts = pool.map(_checked, cursors, [digests[at::READERS] for at in range(READERS)])
+        found = {digest: content for part in parts for digest, content in part.items()}
+    for own in cursors:
+        own.close()
     for name, digest in wanted.items():
-        if not is_whole.get(digest):
+        if digest not in found:
             raise CorruptError(
                 f"the artefact {name!r} of model_version {version} does not match its hash, expected {digest[:12]}...",
                 f"{BACKUP}, or run m6rec_udf.build(con) again",
@@ -98,21 +104,13 @@ def hashes(con: duckdb.DuckDBPyConnection, version: int) -> dict[str, str]:
 
 
 def _contents(con: duckdb.DuckDBPyConnection, digests: Iterable[str]) -> dict[str, Any]:
-    """Buffers by hash, of those that are in the file; arrays of numbers first: each begins where numbers may."""
-    listed = ", ".join(f"'{digest}'" for digest in sorted(set(digests)) if digest.isalnum())
-    if not listed:
-        return {}
+    """Buffers by hash, of those that are in the file, each by a query of its own: so every array is aligned."""
+    sql = "select content from m6.artefact_contents where content_hash = ?"
     try:
-        table = con.sql(  # a list of constants: no other content is read
-            f"select content_hash, content from m6.artefact_contents where content_hash in ({listed}) "
-            "order by octet_length(content) desc, content_hash"
-        ).to_arrow_table()
+        tables = {digest: con.sql(sql, params=[digest]).to_arrow_table() for digest in dict.fromkeys(digests)}
     except Exception as error:  # duckdb's own, or Arrow's around it
         raise damage(error) or error from error
-    return {
-        digest: content.as_buffer()
-        for digest, content in zip(table["content_hash"].to_pylist(), table["content"], strict=True)
-    }
+    return {digest: table["content"][0].as_buffer() for digest, table in tables.items() if len(table)}
 
 
 def delete_unnamed(con: duckdb.DuckDBPyConnection) -> None:
@@ -127,9 +125,10 @@ def content_hash(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _matches(given: tuple[str, Any]) -> bool:
-    digest, content = given
-    return content_hash(content) == digest
+def _checked(con: duckdb.DuckDBPyConnection, digests: list[str]) -> dict[str, Any]:
+    """The contents that are in the file and match their hash."""
+    found = _contents(con, digests)
+    return {digest: content for digest, content in found.items() if content_hash(content) == digest}
 
 
 def npy(array: np.ndarray) -> bytes:

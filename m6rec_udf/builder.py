@@ -28,7 +28,7 @@ from m6rec_udf import (
 )
 from m6rec_udf.build_state import Clock, Progress, State
 from m6rec_udf.cells import Cells, make_cells
-from m6rec_udf.embed import embed_texts
+from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, no_rows, teaches, train
 from m6rec_udf.item_models import ItemModels, Learned
@@ -129,14 +129,17 @@ class _Build(State):
         self.con.execute("commit")
         self.clock("staging")
         texts = [t or "" for t in self.items["texts"]]
-        self.text, embedded = embed_texts(self.con, self.context.encoder, texts, progress=self.clock.progress)
+        self.items["hashes"] = [content_hash(text) for text in texts]
+        self.text, embedded = embed_texts(
+            self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
+        )
         self.settings = self._settings(strategies)
         self.own = moment.own_features(self.found)
         known = None
         if not retrain:
             known = learned.in_force(self.con, self.settings, basis, self.found, self.items, self.text)
-        is_same_text = known is not None and "text" in known.items.kept
-        cells = known.cells if known and is_same_text else make_cells(self.text, seed=self.seed)
+        cells = known.cells if known else None  # of the same texts
+        cells = cells or make_cells(self.text, seed=self.seed)
         self.clock("embed")
         past = Examples(no_rows(), no_rows())
         if known:
@@ -160,7 +163,7 @@ class _Build(State):
         self.clock("item model")
         if known:
             snapshot.model = known.model
-            snapshot.kept |= known.kept if is_same_text else {}
+            snapshot.kept |= known.kept
             self._decide_taken_over(known)
         else:
             snapshot.model = train(past, seed=self.seed)
@@ -170,7 +173,7 @@ class _Build(State):
         number = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
-            number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(texts)), past.count
+            number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["hashes"])), past.count
         )
 
     def _past_rows(self, cells: Cells | None) -> Examples:

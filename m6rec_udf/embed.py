@@ -203,15 +203,16 @@ def embed_texts(
     texts: Sequence[str],
     *,
     keep: bool = True,
+    hashes: Sequence[str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Floats, int]:
     """Vectors of the texts, float32 ``[len(texts), dimension]``, and how many had to be embedded.
 
     Texts are looked up by content hash in ``m6.text_vectors``; the missing ones are embedded, shortest
     first (fixed batches, little padding), and kept there if ``keep`` (queries and behaviour
-    texts are personal: not kept).
+    texts are personal: not kept). ``hashes``: the content hashes, where they are known.
     """
-    hashes = [content_hash(text) for text in texts]
+    hashes = [content_hash(text) for text in texts] if hashes is None else hashes
     text_of = dict(zip(hashes, texts, strict=True))
     place = {digest: at for at, digest in enumerate(text_of)}
     query = "select content_hash, vector from m6.text_vectors where encoder = ?"
@@ -221,8 +222,9 @@ def embed_texts(
         given.append(list(text_of))
     stored = con.sql(query, params=given).to_arrow_table()
     at = np.asarray([place.get(digest, -1) for digest in stored["content_hash"].to_pylist()], np.int64)
-    known = _rows(stored["vector"].combine_chunks())[at >= 0]
-    at = at[at >= 0]
+    known = _rows(stored["vector"].combine_chunks())
+    if (at < 0).any():
+        known, at = known[at >= 0], at[at >= 0]
     is_known = np.zeros(len(place), bool)
     is_known[at] = True
     new = sorted((h for h in text_of if not is_known[place[h]]), key=lambda h: (len(text_of[h]), text_of[h]))
@@ -236,7 +238,7 @@ def embed_texts(
                 progress("embed", min(start + len(chunk), len(new)), len(new))
     if not hashes:
         return np.zeros((0, 1), np.float32), 0
-    vectors = np.concatenate([known, *made]) if len(known) else np.concatenate(made)
+    vectors = known if not made else np.concatenate([known, *made] if len(known) else made)
     row = np.empty(len(place), np.int64)
     row[np.concatenate([at, np.asarray([place[h] for h in new], np.int64)])] = np.arange(len(vectors))
     return np.ascontiguousarray(vectors[row[[place[h] for h in hashes]]], np.float32), len(new)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m6rec_udf.embed import content_hash, lists
+from m6rec_udf.embed import lists
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +56,7 @@ def write_vectors(state: State) -> None:
         {
             "item_id": pa.array(state.items["item_ids"], pa.string()),
             "encoder": pa.array([state.settings.encoder] * len(state.text), pa.string()),
-            "content_hash": pa.array([content_hash(t or "") for t in state.items["texts"]], pa.string()),
+            "content_hash": pa.array(state.items["hashes"], pa.string()),
             "vector": lists(state.text),
         }
     )

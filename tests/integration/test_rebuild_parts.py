@@ -33,7 +33,7 @@ def event(con, user: str, item: str, kind: str = "purchase", days: float = 0.0) 
 
 
 def little(con) -> None:
-    """New and known users, new and known items, before, between and behind the others; late, twice, turned away from."""
+    """New and known users and items, before, between and behind the others; late, twice, turned away from."""
     con.execute("insert into m6.items (item_id, title, description) values ('i105', 'Drama number 105', 'drama')")
     con.execute("insert into m6.users (user_id, segment) values ('a-reader', 'new')")
     for user, item, kind, days in (
