@@ -170,15 +170,18 @@ def _listed_score(snapshot: Snapshot, profile: Profile, name: str, item: int) ->
 
     if name in snapshot.settings.get("in_sql", ()):
         return None
-    segment = int(profile.segment[0])
-    by_name = {
-        "popular": lambda: float(snapshot.column("events")[item]),
-        "trending": lambda: snapshot.column("trend_short")[item] + snapshot.column("trend_medium")[item],
-        "fresh": lambda: -np.nan_to_num(snapshot.column("age_days")[item]),
-        "segment_popular": lambda: snapshot.segment_trend[segment, item],
-        "buy_again": lambda: buy_again_score(snapshot, profile)[profile.item == item].sum(),
-    }
-    return float(by_name[name]()) if name in by_name else None
+    score = None
+    if name == "popular":
+        score = snapshot.column("events")[item]
+    elif name == "trending":
+        score = snapshot.column("trend_short")[item] + snapshot.column("trend_medium")[item]
+    elif name == "fresh":
+        score = -np.nan_to_num(snapshot.column("age_days")[item])
+    elif name == "segment_popular":
+        score = snapshot.segment_trend[int(profile.segment[0]), item]
+    elif name == "buy_again":
+        score = buy_again_score(snapshot, profile)[profile.item == item].sum()
+    return None if score is None else float(score)
 
 
 @dataclass(frozen=True)

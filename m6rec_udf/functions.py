@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf.arrow import HISTORY, item_index, numbers, offsets_of, whole
+from m6rec_udf.comparisons import RESAMPLED
 from m6rec_udf.errors import ParameterError, UnknownNameError
 from m6rec_udf.registry import Context, Function
 from m6rec_udf.single import ONE_LIST
@@ -588,6 +589,7 @@ FUNCTIONS = (
         SCORED,
     ),
     ONE_LIST,
+    RESAMPLED,
     Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
     Function("m6_lists", _make_lists, LIST_REQUEST, SLOTS),
     Function("m6_standings", _make_standings, LIST_REQUEST, SLOTS),
