@@ -101,7 +101,7 @@ def _predictions(
         "create or replace temp table eval_predictions as "
         "select c.user_id, c.item_id, c.domain, c.segment, c.satisfaction, coalesce(o.outcome, 0.0) as outcome "
         "from m6.candidates($users, k := $k, until := $as_of, version := $version) as c "
-        "left join m6.outcomes($as_of, $until) as o on c.user_id = o.user_id and c.item_id = o.item_id "
+        "left join m6.later_satisfaction($as_of, $until) as o on c.user_id = o.user_id and c.item_id = o.item_id "
         "where not c.is_seen or c.supporters > 0",
         bound,
     )
@@ -109,7 +109,7 @@ def _predictions(
         "create or replace temp table eval_shown_predictions as "
         "select s.user_id, s.item_id, s.domain, s.segment, s.satisfaction, coalesce(o.outcome, 0.0) as outcome "
         "from m6.slates($users, k := $k, until := $as_of, version := $version) as s "
-        "left join m6.outcomes($as_of, $until) as o on s.user_id = o.user_id and s.item_id = o.item_id "
+        "left join m6.later_satisfaction($as_of, $until) as o on s.user_id = o.user_id and s.item_id = o.item_id "
         "where s.strategy <> 'seen'",
         bound,
     )

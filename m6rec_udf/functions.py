@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf.arrow import HISTORY, item_index, numbers, offsets_of, whole
+from m6rec_udf.comparisons import RESAMPLED
 from m6rec_udf.errors import CorruptError, ParameterError, UnknownNameError
 from m6rec_udf.registry import Context, Function
 from m6rec_udf.single import ONE_LIST
@@ -252,7 +253,12 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
     return m6_satisfaction
 
 
-def _make_lists(context: Context) -> Callable[..., Any]:
+def _make_standings(context: Context) -> Callable[..., Any]:
+    """m6_standings: the lists of m6_lists with every candidate in them, not only the first k."""
+    return _make_lists(context, everything=True)
+
+
+def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., Any]:
     def m6_lists(
         version: Any,
         user: Any,
@@ -288,6 +294,7 @@ def _make_lists(context: Context) -> Callable[..., Any]:
             boost=boost_of(snapshot, context.item_sets.get(boosts[0].as_py())),
             diversity=diversity[0].as_py(),
             calibrated=calibrated[0].as_py(),
+            everything=everything,
         )
         seeds = seed.to_pylist()
         found = lists_of(
@@ -378,25 +385,20 @@ def _make_item_set(context: Context) -> Callable[..., Any]:
     return m6_item_set
 
 
-def _make_evidence(context: Context) -> Callable[..., Any]:
-    def m6_evidence(version: Any, item: Any, history: Any) -> Any:
-        """item_id of the history item that speaks most for the item, NULL where none does."""
-        import pyarrow as pa
-
-        from m6rec_udf.arrays import of_version
-        from m6rec_udf.explain import evidence
-
-        if not len(version):
-            return pa.array([], pa.string())
-        snapshot = of_version(context, version[0].as_py())
-        behaviour = behaviour_of(snapshot, whole(history), [None] * len(item))
-        return pa.array(evidence(snapshot, behaviour, item_index(snapshot, whole(item))), pa.string())
-
-    return m6_evidence
-
-
 def _make_explain(context: Context) -> Callable[..., Any]:
-    def m6_explain(version: Any, segment: Any, item: Any, history: Any, asked_at: Any) -> Any:
+    def m6_explain(
+        version: Any,
+        segment: Any,
+        item: Any,
+        history: Any,
+        extra: Any,
+        domain: Any,
+        among: Any,
+        blocked: Any,
+        seen: Any,
+        k: Any,
+        asked_at: Any,
+    ) -> Any:
         """Parts of the satisfaction of users with items: a list of (part, name, value, contribution)."""
         import pyarrow as pa
 
@@ -405,15 +407,26 @@ def _make_explain(context: Context) -> Callable[..., Any]:
 
         out = []
         segments, histories, moments = segment.to_pylist(), whole(history), numbers(whole(asked_at), np.nan)
+        proposals = whole(extra)
         for at, (v, item_id) in enumerate(zip(version.to_pylist(), item.to_pylist(), strict=True)):
             snapshot = of_version(context, v)
             if item_id not in snapshot.index:
                 raise UnknownNameError(
                     f"there is no item {item_id!r} in model_version {v}, expected one of m6.items",
-                    "check the id; an item loaded after the build needs m6rec_udf.build(con)",
+                    "check the id; an item loaded after the build needs m6rec_udf.build(con); "
+                    "m6.why_not says what keeps an item out",
                 )
-            behaviour = behaviour_of(snapshot, histories.slice(at, 1), [segments[at]], moments[at : at + 1])
-            out.append(explain(snapshot, behaviour, snapshot.index[item_id]))
+            out.append(
+                explain(
+                    snapshot,
+                    behaviour_of(snapshot, histories.slice(at, 1), [segments[at]], moments[at : at + 1]),
+                    snapshot.index[item_id],
+                    allowed=_mask(context, snapshot, domain[at].as_py(), among[at].as_py(), blocked[at].as_py()),
+                    exclude_seen=seen[at].as_py(),
+                    at_least=int(k[at].as_py()),
+                    extra=_extra(snapshot, proposals.slice(at, 1)),
+                )
+            )
         parts = [("part", pa.string()), ("name", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())]
         return pa.array(out, pa.list_(pa.struct(parts)))
 
@@ -557,6 +570,24 @@ def _make_nearest(context: Context) -> Callable[..., Any]:
     return m6_nearest
 
 
+LIST_REQUEST = (
+    "BIGINT",
+    "VARCHAR",
+    "VARCHAR",
+    HISTORY,
+    EXTRA,
+    WEIGHTS,
+    "VARCHAR",
+    "BIGINT",
+    "BIGINT",
+    "BIGINT",
+    "BOOLEAN",
+    "INTEGER",
+    "DOUBLE",
+    "DOUBLE",
+    "DOUBLE",
+    "BIGINT",
+)
 FUNCTIONS = (
     Function("m6_embed", _make_embed, ("VARCHAR",), "FLOAT[]"),
     Function("m6_user_vector", _make_user_vector, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
@@ -576,35 +607,26 @@ FUNCTIONS = (
         SCORED,
     ),
     ONE_LIST,
+    RESAMPLED,
     Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
+    Function("m6_lists", _make_lists, LIST_REQUEST, SLOTS),
+    Function("m6_standings", _make_standings, LIST_REQUEST, SLOTS),
     Function(
-        "m6_lists",
-        _make_lists,
+        "m6_explain",
+        _make_explain,
         (
             "BIGINT",
             "VARCHAR",
             "VARCHAR",
             HISTORY,
             EXTRA,
-            WEIGHTS,
             "VARCHAR",
-            "BIGINT",
             "BIGINT",
             "BIGINT",
             "BOOLEAN",
             "INTEGER",
             "DOUBLE",
-            "DOUBLE",
-            "DOUBLE",
-            "BIGINT",
         ),
-        SLOTS,
-    ),
-    Function("m6_evidence", _make_evidence, ("BIGINT", "VARCHAR", HISTORY), "VARCHAR"),
-    Function(
-        "m6_explain",
-        _make_explain,
-        ("BIGINT", "VARCHAR", "VARCHAR", HISTORY, "DOUBLE"),
         "STRUCT(part VARCHAR, name VARCHAR, value DOUBLE, contribution DOUBLE)[]",
     ),
     Function(

@@ -46,6 +46,8 @@ class Request:
         exclude_seen: leave out items of the user's history; None: as the build found fit.
         boost: float64 ``[n]`` factor of the score; None: no boosts.
         diversity, calibrated: in [0, 1], see ``slate``.
+        everything: all candidates of a list of k as its lines, so that what comes after the last of them is seen;
+            the supporters of a line are then all strategies that proposed it.
     """
 
     k: int = 10
@@ -54,6 +56,7 @@ class Request:
     boost: np.ndarray | None = None
     diversity: float = 0.0
     calibrated: float = 0.0
+    everything: bool = False
 
     def __post_init__(self) -> None:
         require_length(self.k)
@@ -197,7 +200,8 @@ def _block(
     )
     first = np.searchsorted(found.row, np.arange(profile.users + 1))
     ranking = _Ranking(snapshot, Features(snapshot, profile, found), request, first)
-    slots = mix_many(ranking.order, first, found.supporters, found.is_seen, weights, request.k, uniform)
+    lines = int(np.diff(first).max(initial=0)) if request.everything else request.k
+    slots = mix_many(ranking.order, first, found.supporters, found.is_seen, weights, lines, uniform)
     item, satisfaction = found.item[slots.candidate], ranking.satisfaction(slots.candidate)
     return Lists(
         slots.row,
@@ -205,7 +209,7 @@ def _block(
         satisfaction if request.boost is None else satisfaction * request.boost[item],
         satisfaction,
         slots.bit,
-        slots.supporters,
+        found.supporters[slots.candidate] if request.everything else slots.supporters,
         slots.eligible,
         slots.propensity,
         evidence_of(snapshot, profile, item, slots.row),

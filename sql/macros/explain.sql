@@ -1,5 +1,15 @@
--- one row per part of the answer: satisfaction, features with contributions, strategies, evidence, the sentence
-create or replace macro m6.explain(for_user, of_item, until := timestamp 'infinity', version := null) as table
+-- one row per part of the answer: sentence, satisfaction, strategies, evidence, and features whose contributions add up
+--   to the score before calibration; in_domain, among, exclude_seen and k as in the list that is asked about
+create or replace macro m6.explain(
+    for_user,
+    of_item,
+    k := 10,
+    in_domain := null,
+    among := 'm6.available_items',
+    exclude_seen := null,
+    until := timestamp 'infinity',
+    version := null
+) as table
 with
 
 active as (
@@ -7,52 +17,98 @@ active as (
     from m6.active_version
 ),
 
-person as (select user_id, segment, history from m6.user_history([cast(for_user as varchar)], until := until)),
-
-parts as (
-    select unnest(m6_explain(a.model_version, p.segment, cast(of_item as varchar), p.history, m6.asked_moment(until))) as row_of
-    from person as p
-    cross join active as a
+allowed as (
+    select
+        case
+            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
+        end as handle
+    from query_table(among)
+    where among <> 'm6.available_items'
 ),
 
-because as (
-    select m6_evidence(a.model_version, cast(of_item as varchar), p.history) as item_id
+blocked as (
+    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
+    from m6.items
+    where not is_available
+),
+
+extra as (
+    select list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
+    from m6.extra_candidates
+    where model_version = (select model_version from active) and user_id = cast(for_user as varchar)
+),
+
+person as (select user_id, segment, history from m6.user_history([cast(for_user as varchar)], until := until)),
+
+parts as materialized (
+    select
+        unnest(
+            m6_explain(
+                a.model_version,
+                p.segment,
+                cast(of_item as varchar),
+                p.history,
+                e.proposals,
+                cast(in_domain as varchar),
+                l.handle,
+                b.handle,
+                cast(exclude_seen as boolean),
+                cast(k as integer),
+                m6.asked_moment(until)
+            ),
+            recursive := true
+        )
     from person as p
     cross join active as a
+    cross join allowed as l
+    cross join blocked as b
+    cross join extra as e
 ),
 
 evidence as (
     select
-        b.item_id,
-        coalesce(i.title, b.item_id) as title,
+        p.name as item_id,
+        p.value as share,
+        coalesce(i.title, p.name) as title,
         max(h.happened_at) as happened_at
-    from because as b
-    left join m6.items as i on b.item_id = i.item_id
-    left join m6.behaviour as h on b.item_id = h.item_id and h.user_id = cast(for_user as varchar)
-    where b.item_id is not null
-    group by b.item_id, i.title
+    from parts as p
+    left join m6.items as i on p.name = i.item_id
+    left join m6.behaviour as h
+        on p.name = h.item_id and h.user_id = cast(for_user as varchar) and h.happened_at <= until
+    where p.part = 'evidence'
+    group by p.name, p.value, i.title
+),
+
+sentence as (
+    select
+        case
+            when count(e.item_id) > 0
+                then 'because of ' || string_agg('"' || e.title || '"', ', ' order by e.share desc, e.item_id)
+                    || ' in your history'
+            when (select history is null or len(history) = 0 from person)
+                then 'no behaviour yet: what others like lately'
+            else 'nothing in your history speaks for it: popular lately'
+        end as name
+    from evidence as e
 ),
 
 answer as (
-    select row_of.part as part, row_of.name as name, row_of.value as value, row_of.contribution as contribution, null as detail
+    select part, name, value, contribution, cast(null as varchar) as detail
     from parts
+    where part <> 'evidence'
     union all
-    select 'evidence', title, null, null, 'item ' || item_id || ', ' || strftime(happened_at, '%Y-%m-%d')
+    select 'evidence', title, share, null, 'item ' || item_id || ', ' || strftime(happened_at, '%Y-%m-%d')
     from evidence
     union all
-    select
-        'sentence',
-        coalesce('because of "' || max(title) || '" in your history', 'popular lately'),
-        null,
-        null,
-        null
-    from evidence
+    select 'sentence', name, null, null, null
+    from sentence
 )
 
 select part, name, value, contribution, detail
 from answer
 order by
-    list_position(['sentence', 'satisfaction', 'strategy', 'evidence', 'base', 'feature'], part),
+    list_position(['sentence', 'satisfaction', 'strategy', 'evidence', 'calibration', 'base', 'feature'], part),
     abs(contribution) desc nulls last,
+    case when part = 'evidence' then -value end nulls last,
     name;
 comment on macro table m6.explain is 'Why an item for a user: satisfaction, contributions, strategies, evidence, a sentence';

@@ -63,7 +63,7 @@ def test_the_explanation_of_a_new_item_adds_up(launched):
         "select name, value, contribution from m6.explain(?, ?)",
         [shop_world.USERS[0], best],
     )
-    raw = next(value for name, value, _ in found if name == "log-odds")
+    raw = next(value for name, value, _ in found if name == "before calibration")
     parts = {name: contribution for name, _, contribution in found if contribution}
     assert sum(parts.values()) == pytest.approx(raw, abs=1e-6)
-    assert {"expected log-odds", "score_item_item"} <= set(parts)
+    assert {"expected score", "score_item_item"} <= set(parts)

@@ -87,7 +87,7 @@ def test_a_build_is_judged_by_what_came_after_it(shop):
 
 def test_outcomes_are_those_of_the_window(reader):
     start, end = shop_world.START + timedelta(days=80), shop_world.START + timedelta(days=120)
-    found = shop_world.rows(reader, "from m6.outcomes(?, ?) order by user_id, item_id", [start, end])
+    found = shop_world.rows(reader, "from m6.later_satisfaction(?, ?) order by user_id, item_id", [start, end])
     wanted = shop_world.rows(
         reader,
         "select user_id, item_id, case when min(interest) < 0 then 0 else max(satisfaction) end from m6.behaviour "

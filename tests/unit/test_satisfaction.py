@@ -299,8 +299,9 @@ def test_strangers_get_what_past_windows_have_foreseen_without_trees():
     model = SatisfactionModel(Part(), stranger=part)
     check.x[:, FEATURES.index("user_log_events")] = 0.0
     check.x[:, FEATURES.index("pair_log_events")] = 0.0
-    base, shares = contributions(model, check.x[:1])
-    assert base + shares.sum() == pytest.approx(model.log_odds(check.x[:1])[0])
+    parts = contributions(model, check.x[:1])
+    assert parts.base + parts.shares.sum() == pytest.approx(parts.score)
+    assert parts.intercept + parts.slope * parts.score == pytest.approx(model.log_odds(check.x[:1])[0])
 
 
 def test_inside_a_visit_what_comes_next_decides_and_between_visits_a_share_of_it():

@@ -1,5 +1,5 @@
 -- one row per (user, item) with behaviour in a window: what it was worth (y), the best of it, 0 once turned away
-create or replace macro m6.outcomes(after_moment, until_moment) as table
+create or replace macro m6.later_satisfaction(after_moment, until_moment) as table
 with
 
 outcomes as (
@@ -13,4 +13,4 @@ outcomes as (
 )
 
 select * from outcomes;
-comment on macro table m6.outcomes is 'What users did with items in a window of time, as satisfaction y in [0, 1]';
+comment on macro table m6.later_satisfaction is 'What users did with items in a window of time, as satisfaction y in [0, 1]';
