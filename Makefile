@@ -32,7 +32,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/sqlfluff lint --disable-progress-bar sql
 
 fuzz: $(VENV)/.installed-test
-	$(BIN)/python tests/fuzz/run.py --cases $(CASES) --seed $(SEED)
+	$(BIN)/python tests/fuzz/campaign.py --cases $(CASES) --seed $(SEED)
 
 crash: $(VENV)/.installed-test
 	$(BIN)/python tests/trust/crash.py --kills $(KILLS)

@@ -201,10 +201,8 @@ class Snapshot:
         return self.masks["domain", name]
 
 
-_ARRAYS = (
-    *("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text"),
-    *("learned_users", "strength"),
-)
+_OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack them
+_ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text", *_OPTIONAL)
 _CELLS = ("centres", "order", "start")
 _MATRICES = ("transitions", "item_item", "segment_trend")
 
@@ -256,7 +254,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         titles=json.loads(text("titles")),
         model=SatisfactionModel.from_json(text("satisfaction")),
         cells=cells_of(parts),
-        **{name: artefacts.from_npy(parts[name]) for name in _ARRAYS if name in parts},  # type: ignore[arg-type]
+        **{name: artefacts.from_npy(parts[name]) for name in _ARRAYS if name in parts or name not in _OPTIONAL},  # type: ignore[arg-type]
         **matrices,
     )
 

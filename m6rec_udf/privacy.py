@@ -305,7 +305,7 @@ def _remains(con: duckdb.DuckDBPyConnection, versions: list[int]) -> list[str]:
         numbers = ", ".join(map(str, versions))
         remains.append(
             f"builds {numbers} have learned from the user: run m6.build(con), which learns afresh, for one without "
-            "them; then delete these versions from m6.artefacts"
+            "them; then delete these versions from m6.artefact_names, and from m6.artefact_contents what none names"
         )
     views = con.execute(
         "select view_name from duckdb_views() where schema_name = 'm6' and database_name = current_database() "

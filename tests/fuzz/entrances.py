@@ -431,9 +431,13 @@ def artefacts(world: World, rng: random.Random) -> None:
         ((content,),) = con.execute("select content from m6.artefacts where name = ?", [name]).fetchall()
         broken = hostile.damaged(rng, content)
         if rng.random() < 0.2:
-            con.execute("delete from m6.artefacts where name = ?", [name])
+            con.execute("delete from m6.artefact_names where name = ?", [name])
         else:
-            con.execute("update m6.artefacts set content = ? where name = ?", [broken, name])
+            con.execute(
+                "update m6.artefact_contents set content = ? "
+                "where content_hash in (select content_hash from m6.artefact_names where name = ?)",
+                [broken, name],
+            )
         answered = con.execute("from m6.recommend('u01')").fetchall()
         require(broken == content and bool(answered), f"a list was made with the damaged artefact {name}")
     finally:

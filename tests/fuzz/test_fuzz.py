@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-import run
+import campaign
 from world import ANSWERED, REFUSED
 
 
 def test_hostile_calls_end_in_an_answer_or_a_clear_error(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # figures of 1e308 overflow on their way to a bounded one
-        counts = run.run(700, 20240719, tmp_path, seconds=30)
+        counts = campaign.run(700, 20240719, tmp_path, seconds=30)
     assert counts.failures == []
     for end in (ANSWERED, REFUSED):
         assert sum(n for (_, found), n in counts.ends.items() if found == end) > 100
@@ -24,6 +24,6 @@ def test_rare_entrances_are_tried_too(tmp_path):
     for name in ("artefacts", "build", "10 MB, 100,000 tags"):
         folder = tmp_path / name
         folder.mkdir()
-        counts = run.run(2, 7, folder, only=name)
+        counts = campaign.run(2, 7, folder, only=name)
         assert counts.failures == [], name
         assert sum(counts.ends.values()) == 2

@@ -368,9 +368,7 @@ def test_an_ab_report_is_the_clustered_ratio_estimator(empty):
     assert difference["reward_per_request"] == pytest.approx(expected["b"][2] - expected["a"][2])
     error = np.hypot(expected["a"][3], expected["b"][3])
     assert difference["std_error"] == pytest.approx(error)
-    assert difference["p_value"] == pytest.approx(
-        2 * stats.norm.sf(difference["reward_per_request"] / error), rel=1e-6
-    )
+    assert difference["p_value"] == pytest.approx(2 * stats.norm.sf(difference["reward_per_request"] / error), rel=1e-6)
     users = [expected[arm][0] for arm in ("a", "b")]
     assert difference["mismatch_p_value"] == pytest.approx(stats.chisquare(users).pvalue, rel=1e-6)
     assert difference["status"] == "b_is_better"

@@ -50,9 +50,7 @@ def test_new_items_are_ordered_by_the_taste_of_the_history(launched):
 
 
 def test_the_build_says_what_it_learned_of_new_items(launched):
-    found = shop_world.rows(
-        launched, "select value from m6.decisions where name = 'satisfaction_model_unseen'"
-    )
+    found = shop_world.rows(launched, "select value from m6.decisions where name = 'satisfaction_model_unseen'")
     assert found == [("item-item score from text, calibrated",)]
 
 

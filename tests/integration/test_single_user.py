@@ -341,7 +341,7 @@ def test_all_cells_give_the_exact_search(in_cells, monkeypatch):
 
 def test_cells_travel_in_the_file(shop, monkeypatch):
     monkeypatch.setattr(cells, "LEAST_ITEMS", 10)
-    m6.build(shop)
+    m6.build(shop, retrain=True)
     names = {name for (name,) in world.rows(shop, "select name from m6.artefacts where model_version = 2")}
     assert {"cells.centres", "cells.order", "cells.start"} <= names
     assert of_version(context_of(shop), 2).cells is not None

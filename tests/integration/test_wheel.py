@@ -95,8 +95,6 @@ def test_the_wheel_holds_no_database_and_no_tests(wheel: Path) -> None:
 
 def test_the_installed_wheel_answers_a_query(environment: Path, tmp_path: Path) -> None:
     python = Path(sysconfig.get_path("scripts", "venv", {"base": str(environment)})) / "python"
-    done = subprocess.run(
-        [str(python), "-I", "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([str(python), "-I", "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "answered 5"

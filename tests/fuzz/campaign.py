@@ -1,4 +1,4 @@
-"""Hostile input at every entrance: ``python tests/fuzz/run.py --cases 100000 --seed 0`` prints what became of it.
+"""Hostile input at every entrance: ``python tests/fuzz/campaign.py --cases 100000 --seed 0`` prints what became of it.
 
 A case is one call with generated arguments. It must end in an answer that holds its promises, in an error that says
 what was expected, or, for types and names that SQL itself checks, in the database's own error. Anything else is
