@@ -534,3 +534,28 @@ def test_the_command_needs_nothing_heavy_to_say_its_help():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_snapshot_takes_a_file_and_its_copy(shop, capsys):
+    assert run(capsys, "snapshot", str(shop), "copy.duckdb")[0] == 0
+    with duckdb.connect("copy.duckdb", read_only=True) as con:
+        assert con.execute("select count(*) from m6.items").fetchone() == (2,)
+    for given in ((), ("copy.duckdb",), (str(shop), "copy.duckdb", "--to", "other.duckdb")):
+        code, _, err = run(capsys, "snapshot", *given)
+        assert code == 2
+        assert "m6rec snapshot FILE TO" in err
+
+
+def test_a_damaged_file_is_named_with_the_way_back(shop, capsys, monkeypatch):
+    def stop(*_):
+        raise duckdb.IOException(
+            "Corrupt database file: computed checksum 1 does not match stored checksum 2 in block 3"
+        )
+
+    monkeypatch.setitem(cli._VERBS, "doctor", stop)
+    code, _, err = run(capsys, "doctor")
+    assert code == 2
+    assert "m6rec snapshot FILE TO" in err
+    monkeypatch.setitem(cli._VERBS, "doctor", lambda _: (_ for _ in ()).throw(duckdb.IOException("something else")))
+    with pytest.raises(duckdb.IOException, match="something else"):
+        run(capsys, "doctor")
