@@ -102,7 +102,12 @@ def in_force(
     growth = {name: now[name] / max(then[name], 1) - 1 for name in ("rows", "items")}
     if not all(0 <= grown < MOST_GROWTH for grown in growth.values()):
         return None
-    row = one(con, "select content from m6.artefacts where model_version = ? and name = 'satisfaction'", [version])
+    row = one(
+        con,
+        "select content from m6.artefacts "
+        "where model_version = ? and name = 'satisfaction' and content_hash = sha256(content)",
+        [version],
+    )
     try:
         model = SatisfactionModel.from_json(row[0].decode()) if row[0] else None
     except NotBuiltError:  # of another version of m6rec
