@@ -121,6 +121,13 @@ def test_a_flipped_bit_in_an_artefact_is_found_before_it_is_read(shop, name):
         shop.execute("from m6.recommend('u01')").fetchall()
 
 
+def test_a_rebuild_does_not_take_over_a_damaged_model(shop):
+    shop.execute("update m6.artefacts set content = content || 'x'::blob where name = 'satisfaction'")
+    report = m6.build(shop)
+    assert "taken over" not in {value for _, value, _ in report.decisions}
+    assert len(shop.execute("from m6.recommend('u01')").fetchall()) == 10
+
+
 def test_project_files_that_are_not_text_are_refused(tmp_path):
     (tmp_path / "sql" / "strategies").mkdir(parents=True)
     own = tmp_path / "sql" / "strategies" / "cand_mine.sql"

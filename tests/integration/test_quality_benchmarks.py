@@ -15,7 +15,7 @@ import pytest
 import shop_world
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "quality"
-NAMES = ("ablation", "calibration", "cold_items", "common", "curve", "leave_last_out", "peers", "run")
+NAMES = ("ablation", "calibration", "cold_items", "common", "curve", "degraded", "leave_last_out", "peers", "run")
 evaluation = importlib.import_module("m6rec_udf.evaluate")
 FEW = argparse.Namespace(data="shop", k=5, seed=0, budget=0.01, no_peers=False)
 
@@ -192,3 +192,18 @@ def test_ablation_orders_the_same_candidates_and_leaves_the_test_alone(shop, ben
     split = evaluation.default_as_of(shop)
     last = "select arg_max(as_of, model_version) < ? from m6.models"
     assert rows(shop, last, [split]) == [(True,)]
+
+
+def test_data_is_spoiled_by_the_share_asked_for(bench, shop_frames):
+    whole = {name: shop_frames[name] for name in ("items", "events")}
+    count = len(whole["events"])
+    spoiled = {name: damage(whole, 0.5, np.random.default_rng(0)) for name, damage in bench.degraded.DAMAGES.items()}
+    assert 0.3 < spoiled["missing text"]["items"]["title"].null_count() / 80 < 0.7
+    shuffled = spoiled["shuffled times"]["events"]["happened_at"]
+    assert sorted(shuffled) == sorted(whole["events"]["happened_at"])
+    assert 0.3 < (shuffled != whole["events"]["happened_at"]).mean() < 0.6
+    assert 0.4 < len(spoiled["lost events"]["events"]) / count < 0.6
+    assert 0.4 < (spoiled["noise"]["events"]["item_id"] != whole["events"]["item_id"]).mean() < 0.6
+    assert len(spoiled["bots"]["events"]) == count + count // 2
+    moment = bench.degraded.split(whole["events"], 0.1)
+    assert 0.05 < (whole["events"]["happened_at"] >= moment).mean() < 0.15
