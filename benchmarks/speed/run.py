@@ -21,6 +21,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ def build(given: argparse.Namespace) -> dict[str, Any]:
     took = _load(con, given)
     con.execute("checkpoint")
     reset_peak()
-    seconds = _build(con, "build")
+    found = _build(con, "build")
     con.close()
-    return {"build": seconds, "load": took}
+    return {"build": found[0], "build_cpu": found[1], "load": took}
 
 
 def _load(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> float:
@@ -79,12 +80,16 @@ def _load(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> float:
     return took
 
 
-def _build(con: duckdb.DuckDBPyConnection, name: str) -> float:
+def _build(con: duckdb.DuckDBPyConnection, name: str) -> tuple[float, float]:
+    """Seconds of the clock and of the processor."""
+    before = time.process_time()
     took, report = seconds_of(lambda: m6.build(con))
-    say(name, f"{took:.2f} s", f"peak {peak_gb():.2f} GB, {report.rows:,} training rows")
+    processor = time.process_time() - before
+    notes = f"{processor:.1f} s of processor time, peak {peak_gb():.2f} GB, {report.rows:,} training rows"
+    say(name, f"{took:.2f} s", notes)
     for step, part in report.seconds.items():
         say(f"  {step}", f"{part:.2f} s")
-    return took
+    return took, processor
 
 
 def rebuild(given: argparse.Namespace) -> dict[str, Any]:
@@ -96,10 +101,11 @@ def rebuild(given: argparse.Namespace) -> dict[str, Any]:
         "where hash(user_id, item_id, happened_at) % 100000 < ? * 100000",
         [NEW_SHARE],
     )
+    con.execute("checkpoint")
     reset_peak()
-    seconds = _build(con, f"rebuild after {NEW_SHARE:.0%} new events")
+    found = _build(con, f"rebuild after {NEW_SHARE:.0%} new events")
     con.close()
-    return {"rebuild": seconds}
+    return {"rebuild": found[0], "rebuild_cpu": found[1]}
 
 
 def als(given: argparse.Namespace) -> dict[str, Any]:
@@ -245,7 +251,8 @@ def one_size(given: argparse.Namespace, events: int) -> dict[str, Any]:
             say("build over ALS's fit", f"{found['build'] / found['fit']:.1f} x")
         say("recommend_many over ALS's rate", f"{found['many'] / found['users_per_second']:.2f} x")
     if "rebuild" in found and "build" in found:
-        say("rebuild over build", f"{found['rebuild'] / found['build']:.2f} x")
+        processor = f"{found['rebuild_cpu'] / found['build_cpu']:.2f} x by processor time"
+        say("rebuild over build", f"{found['rebuild'] / found['build']:.2f} x", processor)
     print(f"load {load()}\n")
     return found
 

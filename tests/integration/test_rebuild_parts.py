@@ -203,3 +203,16 @@ def test_a_broken_artefact_is_learned_again_and_mended(con, name):
     m6.build(con)
     assert arrays.load(con, 2).n == 80
     assert len(world.recommend(con, "u00")) == 10
+
+
+def test_what_a_build_of_an_earlier_moment_left_out_is_appended(con, monkeypatch):
+    """Numbers of arrival were passed over, moments were not."""
+    m6.build(con, as_of=world.START + timedelta(days=195), retrain=True)
+    early = world.rows(con, "select count(*) from m6.stg_events")
+    monkeypatch.setattr(event_log, "read_log", None)
+    m6.build(con)
+    behaviour = world.rows(con, "select count(*) from m6.behaviour")
+    assert world.rows(con, "select count(*) from m6.stg_events") == behaviour > early
+    stored = "select sum(len(history)) from m6.user_history((select list(user_id) from m6.stg_users))"
+    assert world.rows(con, stored) == behaviour
+    assert world.rows(con, "from m6.recent_behaviour") == []

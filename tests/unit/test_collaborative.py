@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from m6rec_udf.collaborative import (
     closed_form_item_item,
+    folded_in,
     sampled,
     svd_factors,
     top_per_row,
@@ -162,3 +163,21 @@ def test_more_factors_than_items_with_behaviour():
     assert factors.shape == fold_in.shape == (4, 2)
     assert np.isfinite(factors).all()
     assert not fold_in[2:].any()
+
+
+def test_an_item_folded_in_lies_where_one_with_the_same_users_lies(x):
+    factors, fold_in, strength = svd_factors(x, factors=4, seed=0)
+    popularity = np.asarray(x.sum(0)).ravel()
+    scaled = x.toarray() * popularity**-0.4
+    np.testing.assert_allclose(strength, np.linalg.svd(scaled)[1][:4] ** 2, rtol=0.05)
+    twin = int(popularity.argmax())
+    wide = sp.hstack([x, x[:, [twin]], sp.csr_matrix((x.shape[0], 1))]).tocsr().astype(np.float32)
+    rows = [np.vstack([array, np.ones((2, 4), np.float32)]) for array in (factors, fold_in)]
+    found, found_fold_in = folded_in(wide, *rows, strength, np.asarray([30, 31]))
+    np.testing.assert_array_equal(found[:30], factors)
+    cosine = found[30] @ factors[twin] / np.linalg.norm(found[30]) / np.linalg.norm(factors[twin])
+    assert cosine > 0.95
+    assert 0.5 < np.linalg.norm(found[30]) / np.linalg.norm(factors[twin]) < 1.5
+    np.testing.assert_allclose(found_fold_in[30], found[30] * popularity[twin] ** -0.4, rtol=1e-5)
+    assert not found[31].any()
+    assert not found_fold_in[31].any()
