@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from m6rec_udf.logistic import calibrate, logit, sigmoid
+from m6rec_udf.logistic import calibrate, level, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import (
     LINEAR_FEATURES,
@@ -159,10 +159,11 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(train_part(rows, later, seed=seed))
-    parts = {
-        name: train_part(rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)), seed=seed)
+    taught = {
+        name: (rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)))
         for name in sorted(among - {"unseen", "stranger"})
     }
+    parts = {name: hold_out(*both, seed=seed) for name, both in taught.items()}
     if "stranger" in among:
         parts["stranger"] = train_stranger(*strangers)
     model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
@@ -171,10 +172,19 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     visits, judges = (
         r.only((part_names(r.x, among) == "new") & has_history(r.x)) for r in (examples.visits, examples.later_visits)
     )
-    if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
-        model.session = train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
+    following = visits.of_what_comes_next, judges.of_what_comes_next
+    is_mixed, guests_later = False, later.only((mine_later == "new") & has_history(later.x))
+    if _is_enough(*following):
+        model.session = hold_out(*following, seed=seed)
         model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
-        _mix_and_calibrate(model, later.only((mine_later == "new") & has_history(later.x)))
+        is_mixed = _mix_and_calibrate(model, guests_later)
+        model.session = learn_again(model.session, *following, judges, seed=seed)
+    for name, both in taught.items():
+        setattr(model, name, learn_again(parts[name], *both, seed=seed))
+    if model.session is not None and is_mixed:
+        model.new.intercept = level(
+            model.new.slope * _mixed(model, guests_later.x), guests_later.y, guests_later.weight
+        )
     return model
 
 
@@ -183,14 +193,20 @@ def teaches(name: str, names: np.ndarray) -> np.ndarray:
     return np.isin(names, TEACHERS.get(name, (name,)))
 
 
-def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> None:
+def _mixed(model: SatisfactionModel, x: np.ndarray) -> np.ndarray:
+    """Raw score between visits of items new to a user with a history."""
+    assert model.session is not None
+    return np.asarray((1 - model.session_share) * model.new.raw(x) + model.session_share * model.session.raw(x))
+
+
+def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> bool:
     """Choose the share of ``session`` between visits by the cross-entropy on the later slice; calibrate the mixture.
 
-    Both stay as they were where the slice has too little of it.
+    Both stay as they were where the slice has too little of it: False.
     """
     assert model.session is not None
     if (later.y > 0).sum() < LEAST_POSITIVES // 3:
-        return
+        return False
     new, session = model.new.raw(later.x), model.session.raw(later.x)
     found = {}
     for share in SESSION_SHARES:
@@ -201,6 +217,7 @@ def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> None:
         found[share] = (round(loss / float(later.weight.sum()), 9), slope, intercept)
     model.session_share = min(found, key=lambda share: found[share][0])
     _, model.new.slope, model.new.intercept = found[model.session_share]
+    return True
 
 
 def _is_enough(rows: Rows, later: Rows) -> bool:
@@ -245,11 +262,37 @@ def train_stranger(rows: Rows, later: Rows) -> Part:
 
 
 def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
-    """Fit one part on ``rows``, stop and calibrate on ``later``; a fixed score where successes are too few."""
+    """One part, stopped and calibrated on ``later`` and then learned from both; a fixed score where there is little."""
+    return learn_again(hold_out(rows, later, seed=seed), rows, later, seed=seed)
+
+
+def hold_out(rows: Rows, later: Rows, *, seed: int) -> Part:
+    """One part learned from ``rows``, stopped and calibrated on ``later``; a fixed score where there is little."""
     if not _is_enough(rows, later):
         seen = np.concatenate([rows.y, later.y])
         rate = float(seen.mean()) if len(seen) else 0.05
         return Part(base_rate=min(max(rate, 0.001), 0.999))
+    model = _fit(rows, seed=seed, trees=TREES, later=later)
+    model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
+    return model
+
+
+def learn_again(part: Part, rows: Rows, later: Rows, judges: Rows | None = None, *, seed: int) -> Part:
+    """The same number of trees from all windows: the latest one is most like what comes.
+
+    The slope of the calibration stays that of the part held out. Its intercept is set anew, so that the mean over
+    ``judges`` (default: ``later``) is theirs: of windows at different levels all windows together have another.
+    """
+    if not part.text:
+        return part
+    again = _fit(join([rows, later]), seed=seed, trees=part.trees)
+    judges = later if judges is None else judges
+    intercept = level(part.slope * again.raw(judges.x), judges.y, judges.weight)
+    return replace(again, slope=part.slope, intercept=intercept, base_rate=part.base_rate, curve=part.curve)
+
+
+def _fit(rows: Rows, *, seed: int, trees: int, later: Rows | None = None) -> Part:
+    """The logistic start and at most so many trees on it, fewer where ``later`` says so."""
     import lightgbm
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
@@ -270,6 +313,9 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
         feature_name=list(FEATURES),
         free_raw_data=True,
     )
+    if later is None:
+        model.text = lightgbm.train(parameters, data, num_boost_round=trees).model_to_string()
+        return model
     check = lightgbm.Dataset(
         later.x, later.y, weight=later.weight, init_score=model.linear_parts(later.x).sum(1), reference=data
     )
@@ -277,7 +323,7 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
     booster = lightgbm.train(
         parameters,
         data,
-        num_boost_round=TREES,
+        num_boost_round=trees,
         valid_sets=[check],
         valid_names=["later"],
         callbacks=[
@@ -287,5 +333,4 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
     )
     model.curve = [float(v) for v in history["later"]["cross_entropy"]]
     model.text = booster.model_to_string(num_iteration=booster.best_iteration)
-    model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
     return model
