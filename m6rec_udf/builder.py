@@ -23,7 +23,7 @@ from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
-from m6rec_udf.satisfaction import part_names
+from m6rec_udf.satisfaction import Part, part_names
 
 Progress = Callable[[str, int, int], None]
 KEPT_VERSIONS = 3
@@ -273,6 +273,8 @@ class _Build:
             if name == "unseen":
                 kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
+            if isinstance(part, Part) and part.lean:
+                why += f", {part.lean:g} of the trends alone"
             self._decide(f"satisfaction_model_{name}", kind, why)
         if model.session is not None:
             why = "of what comes next in a visit, between visits; smallest cross-entropy on the latest window"
