@@ -35,7 +35,7 @@ from m6rec_udf.item_models import ItemModels, Learned
 from m6rec_udf.logs import logged
 from m6rec_udf.query import cursor, one
 from m6rec_udf.registry import Context, context_of
-from m6rec_udf.satisfaction import part_names
+from m6rec_udf.satisfaction import Part, part_names
 
 
 @dataclass
@@ -300,6 +300,8 @@ class _Build(State):
             if name == "unseen":
                 kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
+            if isinstance(part, Part) and part.lean:
+                why += f", {part.lean:g} of the trends alone"
             self.decide(f"satisfaction_model_{name}", kind, why)
         if model.session is not None:
             why = "of what comes next in a visit, between visits; smallest cross-entropy on the latest window"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from m6rec_udf.logistic import calibrate, logit, sigmoid
+from m6rec_udf.logistic import calibrate, level, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import (
     LINEAR_FEATURES,
@@ -27,6 +27,8 @@ PATIENCE = 20  # trees without a better order on the later slice, before trainin
 SESSION_SHARES = (0.0, 0.1, 0.2, 0.35)  # of the session part between visits, to choose from
 LEAST_POSITIVES = 30
 TREND_RIDGE = 10.0
+LEANS = (0.25, 0.5, 0.75)  # share of the trends alone in what is new to a user, to choose from beside none
+LEAST_GAIN = 0.01  # of the cross-entropy, for which a part leans on the trends
 SMALL_ROWS = 60_000
 TEACHERS = {"new": ("new", "stranger")}  # rows of which parts teach a part, where not only its own
 PARAMETERS: dict[str, Any] = {
@@ -159,10 +161,12 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(train_part(rows, later, seed=seed))
-    parts = {
-        name: train_part(rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)), seed=seed)
+    taught = {
+        name: (rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)))
         for name in sorted(among - {"unseen", "stranger"})
     }
+    parts = {name: hold_out(*both, seed=seed) for name, both in taught.items()}
+    lean_on_trends(parts["new"], taught["new"][0], later.only(mine_later == "new"))
     if "stranger" in among:
         parts["stranger"] = train_stranger(*strangers)
     model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
@@ -171,10 +175,19 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     visits, judges = (
         r.only((part_names(r.x, among) == "new") & has_history(r.x)) for r in (examples.visits, examples.later_visits)
     )
-    if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
-        model.session = train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
+    following = visits.of_what_comes_next, judges.of_what_comes_next
+    is_mixed, guests_later = False, later.only((mine_later == "new") & has_history(later.x))
+    if _is_enough(*following):
+        model.session = hold_out(*following, seed=seed)
         model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
-        _mix_and_calibrate(model, later.only((mine_later == "new") & has_history(later.x)))
+        is_mixed = _mix_and_calibrate(model, guests_later)
+        model.session = learn_again(model.session, *following, judges, seed=seed)
+    for name, both in taught.items():
+        setattr(model, name, learn_again(parts[name], *both, seed=seed))
+    if model.session is not None and is_mixed:
+        model.new.intercept = level(
+            model.new.slope * _mixed(model, guests_later.x), guests_later.y, guests_later.weight
+        )
     return model
 
 
@@ -183,24 +196,25 @@ def teaches(name: str, names: np.ndarray) -> np.ndarray:
     return np.isin(names, TEACHERS.get(name, (name,)))
 
 
-def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> None:
+def _mixed(model: SatisfactionModel, x: np.ndarray) -> np.ndarray:
+    """Raw score between visits of items new to a user with a history."""
+    assert model.session is not None
+    return np.asarray((1 - model.session_share) * model.new.raw(x) + model.session_share * model.session.raw(x))
+
+
+def _mix_and_calibrate(model: SatisfactionModel, later: Rows) -> bool:
     """Choose the share of ``session`` between visits by the cross-entropy on the later slice; calibrate the mixture.
 
-    Both stay as they were where the slice has too little of it.
+    Both stay as they were where the slice has too little of it: False.
     """
     assert model.session is not None
     if (later.y > 0).sum() < LEAST_POSITIVES // 3:
-        return
+        return False
     new, session = model.new.raw(later.x), model.session.raw(later.x)
-    found = {}
-    for share in SESSION_SHARES:
-        raw = (1 - share) * new + share * session
-        slope, intercept = calibrate(raw, later.y, later.weight)
-        z = slope * raw + intercept
-        loss = float((later.weight * (np.logaddexp(0.0, z) - later.y * z)).sum())
-        found[share] = (round(loss / float(later.weight.sum()), 9), slope, intercept)
-    model.session_share = min(found, key=lambda share: found[share][0])
-    _, model.new.slope, model.new.intercept = found[model.session_share]
+    raws = {share: (1 - share) * new + share * session for share in SESSION_SHARES}
+    model.session_share = min(raws, key=lambda share: _loss(raws[share], later))
+    model.new.slope, model.new.intercept = calibrate(raws[model.session_share], later.y, later.weight)
+    return True
 
 
 def _is_enough(rows: Rows, later: Rows) -> bool:
@@ -210,17 +224,28 @@ def _is_enough(rows: Rows, later: Rows) -> bool:
 def train_stranger(rows: Rows, later: Rows) -> Part:
     """What people without a history like: a score without trees, learned from all windows, calibrated on ``later``.
 
-    The mean of two logistic scores. One is ``fit_linear``, the other says which blend of the trends has foreseen it:
-    weights of at least 0 on the logs of behaviour and of successes at every half-life, and an intercept for each
-    window, so that no window's level passes for a trend. All strangers of a window are asked about the same items: it
-    is little more than one observation, and what is not held back learns its accidents.
+    The mean of two logistic scores: ``fit_linear`` and ``fit_trends``. All strangers of a window are asked about the
+    same items: it is little more than one observation, and what is not held back learns its accidents.
     """
-    from scipy.optimize import minimize
-
     taught = join([rows, later])
     behaviour = taught.slot == 0
     if behaviour.any():
         taught = taught.only(behaviour)
+    rate = float(np.average(taught.y, weights=taught.weight))
+    both = zip(fit_linear(taught)[0], fit_trends(taught), strict=True)
+    part = Part(base_rate=rate, linear=[(a + b) / 2 for a, b in both])
+    part.slope, part.intercept = calibrate(part.raw(later.x), later.y, later.weight)
+    return part
+
+
+def fit_trends(taught: Rows) -> list[float]:
+    """Which blend of the trends has foreseen the windows: 0 and the weights of LINEAR_FEATURES, at least 0.
+
+    Weights on the logs of behaviour and of successes at every half-life, and an intercept for each window, so that no
+    window's level passes for a trend; the intercepts are left out of what is returned.
+    """
+    from scipy.optimize import minimize
+
     inputs = np.nan_to_num(taught.x[:, [FEATURES.index(name) for name in LINEAR_TRENDS]].astype(np.float64))
     z = (inputs - inputs.mean(0)) / np.maximum(inputs.std(0), 1e-6)
     windows, window = np.unique(taught.window, return_inverse=True)
@@ -238,18 +263,80 @@ def train_stranger(rows: Rows, later: Rows) -> Part:
     bounds = [(None, None)] * n + [(0.0, None)] * len(LINEAR_TRENDS)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     weights = dict(zip(LINEAR_TRENDS, found[n:] / np.maximum(inputs.std(0), 1e-6), strict=True))
-    trends = [0.0, *(float(weights.get(name, 0.0)) for name in LINEAR_FEATURES)]
-    part = Part(base_rate=rate, linear=[(a + b) / 2 for a, b in zip(fit_linear(taught)[0], trends, strict=True)])
-    part.slope, part.intercept = calibrate(part.raw(later.x), later.y, later.weight)
-    return part
+    return [0.0, *(float(weights.get(name, 0.0)) for name in LINEAR_FEATURES)]
 
 
 def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
-    """Fit one part on ``rows``, stop and calibrate on ``later``; a fixed score where successes are too few."""
+    """One part, stopped and calibrated on ``later`` and then learned from both; a fixed score where there is little."""
+    return learn_again(hold_out(rows, later, seed=seed), rows, later, seed=seed)
+
+
+def hold_out(rows: Rows, later: Rows, *, seed: int) -> Part:
+    """One part learned from ``rows``, stopped and calibrated on ``later``; a fixed score where there is little."""
     if not _is_enough(rows, later):
         seen = np.concatenate([rows.y, later.y])
         rate = float(seen.mean()) if len(seen) else 0.05
         return Part(base_rate=min(max(rate, 0.001), 0.999))
+    model = _fit(rows, seed=seed, trees=TREES, later=later)
+    model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
+    return model
+
+
+def learn_again(part: Part, rows: Rows, later: Rows, judges: Rows | None = None, *, seed: int) -> Part:
+    """The same number of trees from all windows: the latest one is most like what comes.
+
+    The slope of the calibration stays that of the part held out. Its intercept is set anew, so that the mean over
+    ``judges`` (default: ``later``) is theirs: of windows at different levels all windows together have another.
+    """
+    if not part.text:
+        return part
+    taught = join([rows, later])
+    again = _fit(taught, seed=seed, trees=part.trees)
+    if part.lean:
+        _lean(again, _trends(taught), part.lean)
+    judges = later if judges is None else judges
+    intercept = level(part.slope * again.raw(judges.x), judges.y, judges.weight)
+    return replace(again, slope=part.slope, intercept=intercept, base_rate=part.base_rate, curve=part.curve)
+
+
+def lean_on_trends(part: Part, rows: Rows, later: Rows) -> None:
+    """Lean a part held out on the trends alone where ``later`` is foreseen better so: where little was there to learn.
+
+    The share with the smallest cross-entropy on ``later`` is taken if that is LEAST_GAIN below the part's own.
+    """
+    if not part.text or (later.y > 0).sum() < LEAST_POSITIVES // 3:
+        return
+    own, trends = part.raw(later.x), _trends(rows)
+    alone = Part(linear=trends).raw(later.x)
+    losses = {share: _loss((1 - share) * own + share * alone, later) for share in (0.0, *LEANS)}
+    best = min(losses, key=lambda share: losses[share])
+    if losses[best] < (1 - LEAST_GAIN) * losses[0.0]:
+        _lean(part, trends, best)
+        part.slope, part.intercept = calibrate(part.raw(later.x), later.y, later.weight)
+
+
+def _trends(rows: Rows) -> list[float]:
+    """``fit_trends`` on the scale of log-odds."""
+    weights = fit_trends(rows)
+    slope, _ = calibrate(Part(linear=weights).raw(rows.x), rows.y, rows.weight)
+    return [slope * weight for weight in weights]
+
+
+def _lean(part: Part, trends: list[float], share: float) -> None:
+    """(1 - share) of the part and ``share`` of the trends; the calibration brings both to the scale."""
+    part.lean = share
+    part.linear = [a + share / (1 - share) * b for a, b in zip(part.linear, trends, strict=True)]
+
+
+def _loss(raw: np.ndarray, rows: Rows) -> float:
+    """Mean cross-entropy of a raw score after its calibration."""
+    slope, intercept = calibrate(raw, rows.y, rows.weight)
+    z = slope * raw + intercept
+    return round(float((rows.weight * (np.logaddexp(0.0, z) - rows.y * z)).sum() / rows.weight.sum()), 9)
+
+
+def _fit(rows: Rows, *, seed: int, trees: int, later: Rows | None = None) -> Part:
+    """The logistic start and at most so many trees on it, fewer where ``later`` says so."""
     import lightgbm
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
@@ -270,6 +357,9 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
         feature_name=list(FEATURES),
         free_raw_data=True,
     )
+    if later is None:
+        model.text = lightgbm.train(parameters, data, num_boost_round=trees).model_to_string()
+        return model
     check = lightgbm.Dataset(
         later.x, later.y, weight=later.weight, init_score=model.linear_parts(later.x).sum(1), reference=data
     )
@@ -277,7 +367,7 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
     booster = lightgbm.train(
         parameters,
         data,
-        num_boost_round=TREES,
+        num_boost_round=trees,
         valid_sets=[check],
         valid_names=["later"],
         callbacks=[
@@ -287,5 +377,4 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
     )
     model.curve = [float(v) for v in history["later"]["cross_entropy"]]
     model.text = booster.model_to_string(num_iteration=booster.best_iteration)
-    model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
     return model

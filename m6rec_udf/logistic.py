@@ -51,3 +51,12 @@ def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray, *, usual: floa
     if not np.isfinite([slope, intercept]).all() or slope <= LEAST_SLOPE:
         return usual, float(logit(np.array([rate]))[0] - usual * np.average(raw, weights=weight))
     return slope, intercept
+
+
+def level(raw: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """The intercept with which the mean of sigmoid(raw + intercept) is that of ``y``: bisection."""
+    mean, low, high = np.average(y, weights=weight), -40.0, 40.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.average(sigmoid(raw + middle), weights=weight) < mean else (low, middle)
+    return (low + high) / 2

@@ -66,6 +66,7 @@ class Part:
         base_rate: mean y of the training rows.
         linear: intercept and weights of the logistic score the trees start from, by LINEAR_FEATURES.
         curve: cross-entropy on the later slice by number of trees.
+        lean: share of the trends alone in the raw score, already in ``linear``.
     """
 
     text: str = ""
@@ -74,6 +75,7 @@ class Part:
     base_rate: float = 0.05
     linear: list[float] = field(default_factory=list)
     curve: list[float] = field(default_factory=list)
+    lean: float = 0.0
     _booster: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -155,7 +157,7 @@ class SatisfactionModel:
         """Everything as JSON text."""
         keys = {
             UnseenPart: ("floor", "slope", "intercept", "base_rate"),
-            Part: ("text", "slope", "intercept", "base_rate", "linear", "curve"),
+            Part: ("text", "slope", "intercept", "base_rate", "linear", "curve", "lean"),
         }
         parts = {name: {key: getattr(part, key) for key in keys[type(part)]} for name, part in self.parts.items()}
         return json.dumps({**parts, "session_share": self.session_share, "features": list(self.features)})
@@ -322,9 +324,6 @@ def _prior_score(columns: Columns | Features) -> np.ndarray:
         known = np.nan_to_num(columns[f"score_{name}"]) > 0
         score += np.where(known, 1.0 / (5.0 + columns[f"rank_{name}"].astype(np.float64)), 0.0)
     return np.asarray(score - 2.0)
-
-
-
 
 
 def linear_rows(columns: Columns | Features) -> np.ndarray:

@@ -14,7 +14,7 @@ import shop_world
 from m6rec_udf import arrays, connection
 from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.explain import contributions
-from m6rec_udf.fitting import Examples, Rows, join, train, train_stranger
+from m6rec_udf.fitting import Examples, Rows, hold_out, join, lean_on_trends, learn_again, train, train_stranger
 from m6rec_udf.logistic import calibrate, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.registry import context_of
@@ -149,10 +149,49 @@ def test_the_same_rows_and_seed_give_the_same_model():
     def label(value):
         return (value > 0.5).astype(float)
 
-    made = [
-        train(examples(1500, 800, label, "score_semantic"), seed=3) for _ in range(2)
-    ]
+    made = [train(examples(1500, 800, label, "score_semantic"), seed=3) for _ in range(2)]
     assert made[0] == made[1]
+
+
+def test_the_latest_window_teaches_once_it_has_judged():
+    """What is liked is new: the windows before know nothing of it."""
+
+    def of_chance(value):
+        return (np.random.default_rng(5).random(len(value)) < 0.5).astype(float)
+
+    def liked(value):
+        return (value > 0.5).astype(float)
+
+    both = examples(1000, 3000, of_chance, "item_satisfaction", label_later=liked)
+    held = hold_out(both.rows, both.later, seed=0)
+    again = learn_again(held, both.rows, both.later, seed=0)
+    after = rows(2000, 2, liked, "item_satisfaction")
+    assert again.trees == held.trees
+    apart = [part.raw(after.x)[after.y > 0].mean() - part.raw(after.x)[after.y == 0].mean() for part in (held, again)]
+    assert apart[1] > apart[0] + 0.2
+
+
+def test_a_part_leans_on_the_trends_where_the_rest_misled_it():
+    """Windows before knew an accident beside the trend; the latest window has the trend only."""
+    rng = np.random.default_rng(1)
+
+    def then(trend, accident):
+        return (rng.random(len(trend)) < sigmoid(4 * (trend - 0.5) + 12 * (accident - 0.5))).astype(float)
+
+    def now(trend, accident):
+        return (rng.random(len(trend)) < sigmoid(6 * (trend - 0.5))).astype(float)
+
+    names = ("item_log_trend_medium", "score_semantic")
+    before, after = rows(3000, 0, then, *names), rows(1500, 2, now, *names)
+    part = hold_out(before, rows(1500, 1, now, *names), seed=0)
+    own = log_loss(after.y, sigmoid(part.slope * part.raw(after.x) + part.intercept))
+    lean_on_trends(part, before, rows(1500, 1, now, *names))
+    assert part.lean > 0
+    assert log_loss(after.y, sigmoid(part.slope * part.raw(after.x) + part.intercept)) < own - 0.02
+
+    steady = hold_out(before, rows(1500, 1, then, *names), seed=0)
+    lean_on_trends(steady, before, rows(1500, 1, then, *names))
+    assert steady.lean == 0
 
 
 # calibration
