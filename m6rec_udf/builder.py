@@ -496,6 +496,10 @@ class _Build:
             )
             self._store_extra(version, extra)
             if activate:
+                if (before := self._satisfaction_in_force()) != self.satisfaction:
+                    detail = {"from": before, "to": self.satisfaction, "model_version": version}
+                    con.execute("insert into m6.audit (action, detail) values "
+                        "('use_satisfaction', ?)", [json.dumps(detail)])
                 self._publish_tables(snapshot, version)
                 ensure_default_policy(con)
                 con.execute("update m6.active set model_version = ?", [version])
