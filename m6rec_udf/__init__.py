@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from m6rec_udf.reweight import reweight as reweight
     from m6rec_udf.reweight import rollback as rollback
     from m6rec_udf.serving import Serving as Serving
+    from m6rec_udf.side_by_side import compare_satisfaction as compare_satisfaction
+    from m6rec_udf.side_by_side import use_satisfaction as use_satisfaction
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,8 @@ _HOME = {
     "build": "builder",
     "evaluate": "evaluate",
     "calibration": "calibration",
+    "compare_satisfaction": "side_by_side",
+    "use_satisfaction": "side_by_side",
     "reweight": "reweight",
     "rollback": "reweight",
     "adopt": "policy_versions",

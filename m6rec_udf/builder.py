@@ -97,22 +97,13 @@ def build(
         work.close()
 
 
-def _satisfaction_in_force(con: duckdb.DuckDBPyConnection) -> str:
-    """The satisfaction function of the build in force, ``graded`` for the first one."""
-    sql = (
-        "select json_extract_string(m.parameters, '$.satisfaction') from m6.models as m "
-        "inner join m6.active as a on m.model_version = a.model_version"
-    )
-    return one(con, sql)[0] or "graded"
-
-
 class _Build(State):
     """The steps of a build."""
 
     def __init__(
         self, con: duckdb.DuckDBPyConnection, context: Context, seed: int, satisfaction: str | None, clock: Clock
     ) -> None:
-        name = satisfaction or _satisfaction_in_force(con)
+        name = satisfaction or version.satisfaction_in_force(con)
         found = models.with_satisfaction(models.collect(context.project), name)
         super().__init__(con, context, found, seed, name, clock)
 

@@ -8,8 +8,6 @@ stay on the connection for a look.
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from m6rec_udf import baselines, registry, resources
+from m6rec_udf import baselines, registry, resources, runs
 from m6rec_udf.baselines import BASELINES, REPEAT_BASELINES, Choice, Recommender, materialise
 from m6rec_udf.errors import ParameterError
 from m6rec_udf.figures import Row, figures
@@ -104,7 +102,7 @@ def evaluate(
     methods = known if methods is None else methods
     _check(k=k, test_share=test_share, methods=methods, positive=positive, max_users=max_users, known=known)
     settings = _Settings(k=k, positive=positive, max_users=max_users, seed=seed, repeats=repeats)
-    started_at = datetime.now(UTC).replace(tzinfo=None)
+    started_at = runs.now()
     parameters: dict[str, Any] = {"k": k, "test_share": test_share, "positive": positive, "seed": seed}
     parameters["repeats"] = repeats
     materialise(con, "eval_events")
@@ -123,7 +121,7 @@ def evaluate(
     rows = figures(con, split.k, seed) + [
         (m, "all", "seconds", s, None, None, split.n_users) for m, s in seconds.items()
     ]
-    run_id = _write(con, started_at, parameters, rows)
+    run_id = runs.write_run(con, "evaluate", started_at, parameters, rows)
     for table in _SCRATCH:
         con.execute(f"drop table if exists temp.{table}")
     return con.sql("from m6.metrics where run_id = $run_id order by metric, slice, method", params={"run_id": run_id})
@@ -330,26 +328,3 @@ def _validate(
     materialise(con, "eval_user_metrics", k=split.k)
     rows = con.execute("select method, round(avg(ndcg), 9) from eval_user_metrics group by method").fetchall()
     return {name: 0.0 for name in recommenders} | {str(name): float(value) for name, value in rows}
-
-
-def _write(con: duckdb.DuckDBPyConnection, started_at: datetime, parameters: dict[str, Any], rows: list[Row]) -> str:
-    """The run and its figures in one transaction; returns the run's id."""
-    run_id = f"evaluate-{uuid.uuid4().hex[:12]}"
-    finished_at = datetime.now(UTC).replace(tzinfo=None)
-    con.execute("begin")
-    try:
-        con.execute(
-            "insert into m6.runs (run_id, kind, model_version, parameters, started_at, finished_at, status) "
-            "select ?, 'evaluate', model_version, ?, ?, ?, 'done' from m6.active",
-            [run_id, json.dumps(parameters), started_at, finished_at],
-        )
-        con.executemany(
-            "insert into m6.metrics (run_id, method, slice, metric, value, low, high, n) "
-            "values (?, ?, ?, ?, ?, ?, ?, ?)",
-            [[run_id, *row] for row in rows],
-        )
-        con.execute("commit")
-    except BaseException:
-        con.execute("rollback")
-        raise
-    return run_id

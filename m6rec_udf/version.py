@@ -50,6 +50,11 @@ def commit(state: State, snapshot: Snapshot, extra: list[str], *, activate: bool
         )
         _store_extra(state, version, extra)
         if activate:
+            if (before := satisfaction_in_force(con)) != state.satisfaction:
+                detail = {"from": before, "to": state.satisfaction, "model_version": version}
+                con.execute(
+                    "insert into m6.audit (action, detail) values ('use_satisfaction', ?)", [json.dumps(detail)]
+                )
             publish_tables(state, snapshot, version, is_settled=is_settled)
             ensure_default_policy(con)
             con.execute("update m6.active set model_version = ?", [version])
@@ -67,6 +72,15 @@ def commit(state: State, snapshot: Snapshot, extra: list[str], *, activate: bool
         _rollback(con)
         raise
     return version
+
+
+def satisfaction_in_force(con: duckdb.DuckDBPyConnection) -> str:
+    """The satisfaction function of the build in force, ``graded`` for the first one."""
+    sql = (
+        "select json_extract_string(m.parameters, '$.satisfaction') from m6.models as m "
+        "inner join m6.active as a on m.model_version = a.model_version"
+    )
+    return one(con, sql)[0] or "graded"
 
 
 def _rollback(con: duckdb.DuckDBPyConnection) -> None:

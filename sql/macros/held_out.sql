@@ -1,7 +1,7 @@
 -- one row per (user, item) liked after a moment and not touched before (with repeats: any): what lists should find
 --   graded by m6.event_types, whatever satisfaction function is in force, as m6rec_udf.evaluate does
 create or replace macro m6.held_out(
-    after, until := timestamp 'infinity', positive := 0.75, repeats := false
+    after, until := timestamp 'infinity', positive := 0.75, repeats := false, only_types := null
 ) as table
 with
 
@@ -9,6 +9,7 @@ graded as (
     select
         e.user_id,
         e.item_id,
+        e.event_type,
         e.happened_at,
         coalesce(t.interest > 0, false) as is_interest,
         case
@@ -32,7 +33,12 @@ held_out as (
         min(g.happened_at) as happened_at
     from graded as g
     anti join touched as t on g.user_id = t.user_id and g.item_id = t.item_id
-    where g.is_interest and g.y >= positive and g.happened_at > after and g.happened_at <= until
+    where
+        g.is_interest
+        and g.y >= positive
+        and g.happened_at > after
+        and g.happened_at <= until
+        and (only_types is null or list_contains(only_types, g.event_type))
     group by g.user_id, g.item_id
 )
 
