@@ -71,6 +71,16 @@ def _apply_project(arguments: argparse.Namespace) -> None:
     arguments.encoder = arguments.encoder or found.get("encoder")
 
 
+def _require_file(arguments: argparse.Namespace) -> None:
+    """Refuse to make an empty file where one was to be read."""
+    if not Path(arguments.database).exists():
+        raise M6Error(
+            f"there is no database {arguments.database}, expected one to read",
+            "run `m6rec demo`, or `m6rec load --events FILE --items FILE` and `m6rec build`; "
+            "name another with --database",
+        )
+
+
 @contextmanager
 def _opened(
     arguments: argparse.Namespace, *, read_only: bool = False, create: bool = False
@@ -78,12 +88,8 @@ def _opened(
     """The dressed connection of a command, closed after it."""
     import m6rec_udf
 
-    if not create and not Path(arguments.database).exists():
-        raise M6Error(
-            f"there is no database {arguments.database}, expected one to read",
-            "run `m6rec demo`, or `m6rec load --events FILE --items FILE` and `m6rec build`; "
-            "name another with --database",
-        )
+    if not create:
+        _require_file(arguments)
     con = m6rec_udf.connect(
         arguments.database, encoder=arguments.encoder, read_only=read_only, project=arguments.project
     )
@@ -289,6 +295,19 @@ def _sql(arguments: argparse.Namespace) -> int:
     return 0 if done else USAGE_ERROR
 
 
+def _app(arguments: argparse.Namespace) -> None:
+    from m6rec_udf.app import server
+
+    _require_file(arguments)
+    server.run(
+        arguments.database,
+        encoder=arguments.encoder,
+        project=arguments.project,
+        port=arguments.port,
+        is_opening=not arguments.no_browser,
+    )
+
+
 def _require_built(con: duckdb.DuckDBPyConnection) -> None:
     from m6rec_udf.publish import require_built
 
@@ -323,6 +342,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "doctor": _doctor,
     "forget": _forget,
     "sql": _sql,
+    "app": _app,
 }
 
 
