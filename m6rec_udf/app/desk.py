@@ -308,9 +308,10 @@ def look(con: duckdb.DuckDBPyConnection, query: str) -> pl.DataFrame:
             )
         cursor.execute("begin transaction read only")
         rows: pl.DataFrame = cursor.sql(query.strip().rstrip(";")).limit(ROWS).pl()
-        return rows
     except duckdb.Error as error:
         raise M6Error(str(error)) from error
+    else:
+        return rows
     finally:
         cursor.close()
 

@@ -37,13 +37,13 @@ def _():
 def _(mo):
     style = mo.Html(
         """<style>
-        .m6-grid { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 3fr) minmax(0, 2fr); gap: 1.5rem; }
+        .m6-grid { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 3fr) minmax(0, 2.4fr); gap: 1.5rem; }
         .m6-controls { display: flex; flex-wrap: wrap; gap: 0.75rem 1.25rem; align-items: end; }
         .m6-controls > * { max-width: 100%; }
         .m6-head { display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; align-items: baseline; }
         .m6-head h1 { font-size: 1.4rem; margin: 0; }
         .m6-quiet { color: #666; font-size: 0.85rem; }
-        .m6-grid h2 { font-size: 1.05rem; margin: 0 0 0.15rem 0; }
+        .m6-heading { font-size: 1.05rem; margin: 0 0 0.15rem 0; }
         .m6-row { display: grid; grid-template-columns: 1.6rem minmax(0, 1fr) auto; gap: 0.5rem; padding: 0.4rem 0;
             border-top: 1px solid #e3e3e3; align-items: start; }
         .m6-title { font-weight: 600; overflow-wrap: anywhere; }
@@ -52,6 +52,8 @@ def _(mo):
         .m6-table { width: 100%; border-collapse: collapse; font-size: 0.85rem; }
         .m6-table td, .m6-table th { text-align: left; padding: 0.2rem 0.4rem 0.2rem 0; border-top: 1px solid #e3e3e3;
             overflow-wrap: anywhere; vertical-align: top; }
+        .m6-table .m6-day { white-space: nowrap; }
+        .m6-buttons { display: flex; gap: 0.35rem; }
         .m6-bar { background: #7aa6d8; height: 0.5rem; display: block; }
         .m6-error { white-space: pre-wrap; margin: 0; font-size: 0.85rem; }
         @media (max-width: 1100px) { .m6-grid { grid-template-columns: minmax(0, 1fr); } }
@@ -141,7 +143,7 @@ def _(con, desk, earlier, failed, has_words, listed, mo, text, user, warning):
     if not has_words and not desk.is_known(con, user):
         _note = f"{user or 'nobody'} is unknown here; this is the list for unknown people."
     best = mo.Html(
-        f"""<section id="m6-best"><h2>Best list for {text(_who)}</h2>
+        f"""<section id="m6-best"><div class="m6-heading" role="heading" aria-level="2">Best list for {text(_who)}</div>
         <p class="m6-quiet">{text(_note) or "Satisfaction expected; marks say what moved. Nothing is logged."}</p>
         {warning(failed) if failed else "".join(_lines)}</section>"""
     )
@@ -189,12 +191,12 @@ def _(clicks, dismissals, get_problem, mo, rows, showing, text, warning):
         <div class="m6-title">{text(row["title"])}
         {f'<span class="m6-moved">{text(row["reaction"])}</span>' if row["reaction"] else ""}</div>
         <div class="m6-quiet">{text(row["strategy"])}, propensity {row["propensity"]:.3f}</div></div>
-        <span>{click}{dismiss}</span></div>"""
+        <span class="m6-buttons">{click}{dismiss}</span></div>"""
         for row, click, dismiss in zip(rows, clicks.elements, dismissals.elements, strict=True)
     ]
     _problem = warning(get_problem()) if get_problem() else ""
     logged = mo.Html(
-        f"""<section id="m6-logged"><h2>Shown and logged</h2>
+        f"""<section id="m6-logged"><div class="m6-heading" role="heading" aria-level="2">Shown and logged</div>
         <p class="m6-quiet">Each slot draws a strategy by the weights in force; what you do counts in the next list.</p>
         {showing}{_problem}{"".join(_lines)}</section>"""
     )
@@ -205,11 +207,12 @@ def _(clicks, dismissals, get_problem, mo, rows, showing, text, warning):
 def _(best, con, desk, get_turn, logged, mo, text, user):
     get_turn()
     _past = "".join(
-        f"""<tr><td class="m6-quiet">{row["happened_at"]:%Y-%m-%d}</td><td>{text(row["event_type"])}
+        f"""<tr><td class="m6-quiet m6-day">{row["happened_at"]:%Y-%m-%d}</td><td>{text(row["event_type"])}
         {"" if row["value"] is None else f"{row['value']:g}"}</td><td>{text(row["title"])}</td></tr>"""
         for row in desk.history(con, user)
     )
-    past = f"""<section id="m6-history"><h2>History of {text(user)}</h2>
+    past = f"""<section id="m6-history">
+        <div class="m6-heading" role="heading" aria-level="2">History of {text(user)}</div>
         <p class="m6-quiet">Latest first, feedback included.</p><table class="m6-table">
         {_past or "<tr><td>nothing yet</td></tr>"}</table></section>"""
     mo.Html(f'<div class="m6-grid">{best}{logged}{past}</div>')
@@ -276,7 +279,7 @@ def _(adopt, attempt, con, desk, get_turn, mo, reweight, rollback, set_problem, 
 
 
 @app.cell
-def _(attempt, changes, desk, get_problem, get_turn, mo, state, text, wanted, warning):
+def _(attempt, changes, desk, get_problem, get_turn, mo, state, style, text, wanted, warning):
     get_turn()
     _rows = "".join(
         f"""<tr><td>{text(row["strategy"])}<span class="m6-bar" style="width: {100 * row["weight"]:.1f}%"></span></td>
@@ -294,11 +297,12 @@ def _(attempt, changes, desk, get_problem, get_turn, mo, state, text, wanted, wa
         for row in _judged or []
     )
     loop = mo.Html(
-        f"""<div id="m6-weights"><table class="m6-table"><tr><th>strategy</th><th>in force</th><th>candidate</th>
+        f"""{style}<div id="m6-weights"><table class="m6-table"><tr><th>strategy</th><th>in force</th><th>candidate</th>
         <th>shown</th><th>reward</th><th>set</th></tr>{_rows}</table>
         <div class="m6-controls">{"".join(f"<div>{button}</div>" for button in changes.elements)}</div>
         {warning(get_problem()) if get_problem() else ""}
-        <p class="m6-quiet">Value of an impression, from the log alone (m6.policy_value):</p>
+        <p class="m6-quiet">Value of an impression, from the log alone
+        (m6.policy_value{"" if _judged else "; nothing is logged yet"}):</p>
         {warning(_failed) if _failed else f'<table class="m6-table">{_values}</table>'}</div>"""
     )
     return (loop,)
