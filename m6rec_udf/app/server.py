@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import threading
 import webbrowser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ def run(
         LockedError: another process has the file open.
         ParameterError: the port is taken.
     """
-    if importlib.util.find_spec("marimo") is None:
+    if find_spec("marimo") is None:
         raise MissingExtraError("the app needs marimo, which is not installed", "pip install 'm6rec[app]'")
     import marimo
     import uvicorn
@@ -53,7 +53,7 @@ def run(
     from m6rec_udf.connection import connect
     from m6rec_udf.publish import require_built
 
-    _require_free(port)
+    require_free(port)
     con = connect(database, encoder=encoder, project=project)
     try:
         require_built(con)
@@ -69,7 +69,8 @@ def run(
         con.close()
 
 
-def _require_free(port: int) -> None:
+def require_free(port: int) -> None:
+    """Raise ParameterError where the port is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
