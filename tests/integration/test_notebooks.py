@@ -1,4 +1,4 @@
-"""The outputs a notebook is committed with are of one run; the feedback loop runs here, all of them in `make notebooks`."""
+"""Committed outputs are of one run; the feedback loop runs here, all notebooks in `make notebooks`."""
 
 from __future__ import annotations
 
