@@ -10,10 +10,13 @@ SEED ?= 0
 SECONDS ?= 600
 KILLS ?= 200
 
-.PHONY: help demo test lint fuzz crash soak clean
+.PHONY: help demo test app-test notebooks neighbours lint fuzz crash soak clean
 help:
 	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
 	@echo 'make test    install the test extra and run the tests'
+	@echo 'make app-test    the app in a headless Chromium (apt-get install chromium chromium-driver); screenshots'
+	@echo 'make notebooks   run every notebook, print its time'
+	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL and marimo'
 	@echo 'make lint    ruff, mypy, sqlfluff'
 	@echo 'make fuzz    $(CASES) hostile calls at every entrance, counted (CASES=, SEED=)'
 	@echo 'make crash   kill processes at 200 random moments and check what they leave (KILLS=200)'
@@ -25,6 +28,16 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+app-test: $(VENV)/.installed-app
+	M6REC_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
+
+notebooks: $(VENV)/.installed-app
+	$(BIN)/python notebooks/run.py $(NOTEBOOK_FLAGS)
+
+# dbt-core asks for older versions of packages than the rest: it has an environment of its own
+neighbours: $(VENV)/.installed-app $(VENV)-dbt/.installed
+	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -55,6 +68,15 @@ $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 	$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.installed-demo
 
+$(VENV)/.installed-app: $(VENV)/.installed-test
+	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi]'
+	@touch $@
+
+$(VENV)-dbt/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-dbt
+	$(VENV)-dbt/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[dbt,demo]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-dbt build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,6 +28,7 @@ VERBS = {
     "doctor": "check the database and say what to do",
     "forget": "delete a person from the database and its copies",
     "sql": "run SQL with everything registered; a prompt without a query",
+    "app": "a page in the browser: lists, clicks, weights, tables",
 }
 
 
@@ -120,6 +121,9 @@ def _add_reading(options: dict[str, argparse.ArgumentParser]) -> None:
     options["explain"].add_argument("user", metavar="USER")
     options["explain"].add_argument("item", metavar="ITEM")
     options["doctor"].add_argument("--all", action="store_true", help="also show the checks without a finding")
+    options["app"].add_argument("file", metavar="FILE", nargs="?", help="the same as --database FILE")
+    options["app"].add_argument("--port", type=_positive, default=2719, help="on 127.0.0.1 (default: 2719)")
+    options["app"].add_argument("--no-browser", action="store_true", help="print the address, open no browser")
     options["sql"].add_argument("query", metavar="QUERY", nargs="?")
     options["sql"].add_argument("--read-only", action="store_true", help="so that others can read at the same time")
 

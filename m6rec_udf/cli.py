@@ -301,6 +301,19 @@ def _sql(arguments: argparse.Namespace) -> int:
     return 0 if done else USAGE_ERROR
 
 
+def _app(arguments: argparse.Namespace) -> None:
+    from m6rec_udf.app import server
+
+    _require_database(arguments)
+    server.run(
+        arguments.database,
+        encoder=arguments.encoder,
+        project=arguments.project,
+        port=arguments.port,
+        is_opening=not arguments.no_browser,
+    )
+
+
 def _require_built(con: duckdb.DuckDBPyConnection) -> None:
     from m6rec_udf.publish import require_built
 
@@ -335,6 +348,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "doctor": _doctor,
     "forget": _forget,
     "sql": _sql,
+    "app": _app,
 }
 
 

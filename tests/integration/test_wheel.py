@@ -93,6 +93,11 @@ def test_the_wheel_holds_no_database_and_no_tests(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_the_wheel_holds_the_app(wheel: Path) -> None:
+    named = {"m6rec_udf/app/page.py", "m6rec_udf/dbt_plugin.py", "m6rec_udf/examples/fastapi_app.py"}
+    assert named <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_installed_wheel_answers_a_query(environment: Path, tmp_path: Path) -> None:
     python = Path(sysconfig.get_path("scripts", "venv", {"base": str(environment)})) / "python"
     done = subprocess.run([str(python), "-I", "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False)
