@@ -6,7 +6,8 @@ The writer adds events and feedback, shows lists and logs them, loads, builds, r
 makes copies, one after the other. The readers ask for lists over cursors of their own. Every answer must be of one
 build and one version of the strategy weights; after each change of version the readers stop for a moment, the same
 questions are asked by one thread alone, and every answer to them, from before or after, must be that one. Resident
-size is the median of the first and of the last fifth after the warm-up (a quarter of the time).
+size is taken while all wait; it is the median of the first and of the last fifth after the warm-up (a quarter of the
+time).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,7 +41,7 @@ LAST = datetime(2024, 7, 20)  # questions with an answer that new behaviour does
 ASKED = world.USERS[::5]
 RARE = ("trim", "build", "reweight", "build", "rollback", "publish", "snapshot")  # one of them every so many operations
 RARELY = 20
-KEPT = 4000  # rows that the writer leaves in each log, so that the file does not grow
+KEPT = 1000  # rows that the writer leaves in each log, so that the file does not grow
 MOST_GROWTH = 0.05
 LISTS = {
     "recommend": "from m6.recommend($user, k := 10)",
@@ -62,6 +64,7 @@ class Soak:
         self.path, self.seconds, self.seed, self.readers = path, seconds, seed, readers
         self.stop = threading.Event()
         self.gate = threading.Condition()
+        self.pausing = threading.Lock()
         self.is_paused, self.busy = False, 0
         self.lock = threading.Lock()
         self.asked: Counter[str] = Counter()
@@ -141,18 +144,23 @@ class Soak:
                 self.busy -= 1
                 self.gate.notify_all()
 
-    def alone(self) -> None:
-        """The questions asked by one thread, with all others waiting."""
-        with self.gate:
-            self.is_paused = True
-            self.gate.wait_for(lambda: self.busy == 0)
-        try:
-            for user in ASKED:
-                self._compare(user, world.rows(self.con, SAME, {"user": user}))
-        finally:
+    def alone(self, do: Callable[[], None]) -> None:
+        """Do something while all others wait, each after its operation."""
+        with self.pausing:
             with self.gate:
-                self.is_paused = False
-                self.gate.notify_all()
+                self.is_paused = True
+                self.gate.wait_for(lambda: self.busy == 0)
+            try:
+                do()
+            finally:
+                with self.gate:
+                    self.is_paused = False
+                    self.gate.notify_all()
+
+    def ask_alone(self) -> None:
+        """The questions whose answer new behaviour does not change."""
+        for user in ASKED:
+            self._compare(user, world.rows(self.con, SAME, {"user": user}))
 
     # the writer
 
@@ -164,10 +172,11 @@ class Soak:
             if turn % RARELY == 0:
                 kind = RARE[turn // RARELY % len(RARE)]
             try:
-                getattr(self, f"_{kind}")(chance, turn)
+                with self._let_in():
+                    getattr(self, f"_{kind}")(chance, turn)
                 self.written[kind] += 1
                 if kind in ("build", "reweight", "rollback"):
-                    self.alone()
+                    self.alone(self.ask_alone)
             except Exception as error:
                 self._note(self.errors, f"writer, {kind}: {type(error).__name__}: {error}")
             time.sleep(0.02)
@@ -221,11 +230,16 @@ class Soak:
         m6.snapshot(self.con, self.path.with_name("copy.duckdb"))
 
     def _trim(self, chance: random.Random, turn: int) -> None:
-        """Old rows go, so that what grows is not the data."""
-        for table, key in (("events", "event_seq"), ("feedback", "feedback_seq"), ("impressions", "shown_at")):
+        """Old rows of the soak's own go, so that what grows is not the data."""
+        for table, key, when in (
+            ("events", "event_seq", "happened_at"),
+            ("feedback", "feedback_seq", "happened_at"),
+            ("impressions", "shown_at", "shown_at"),
+        ):
             self.con.execute(
-                f"delete from m6.{table} where {key} < "
-                f"(select min({key}) from (select {key} from m6.{table} order by {key} desc limit {KEPT}))"
+                f"delete from m6.{table} where {when} > $last and {key} < "
+                f"(select min({key}) from (select {key} from m6.{table} order by {key} desc limit {KEPT}))",
+                {"last": LAST},
             )
 
     # the run
@@ -239,12 +253,12 @@ class Soak:
         for thread in threads:
             thread.start()
         while (now := time.monotonic() - began) < self.seconds:
-            self.sizes.append((now, resident()))
-            time.sleep(min(1.0, self.seconds / 60))
+            self.alone(lambda at=now: self.sizes.append((at, resident())))  # without the memory of running queries
+            time.sleep(self.seconds / 60)
         self.stop.set()
         for thread in threads:
             thread.join()
-        self.alone()
+        self.ask_alone()
         self.con.close()
 
     @property
