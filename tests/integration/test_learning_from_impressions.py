@@ -11,7 +11,7 @@ import pytest
 import shop_world
 
 import m6rec_udf as m6
-from m6rec_udf import moment, training
+from m6rec_udf import fitting, moment, training
 
 SHOWN_AT = shop_world.START + timedelta(days=190)
 
