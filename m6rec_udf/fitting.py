@@ -185,9 +185,8 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     for name, both in taught.items():
         setattr(model, name, learn_again(parts[name], *both, seed=seed))
     if model.session is not None and is_mixed:
-        model.new.intercept = level(
-            model.new.slope * _mixed(model, guests_later.x), guests_later.y, guests_later.weight
-        )
+        model.new.slope = parts["new"].slope  # of the mixture
+        _level_again(model.new, _mixed(model, guests_later.x), guests_later)
     return model
 
 
@@ -285,18 +284,29 @@ def hold_out(rows: Rows, later: Rows, *, seed: int) -> Part:
 def learn_again(part: Part, rows: Rows, later: Rows, judges: Rows | None = None, *, seed: int) -> Part:
     """The same number of trees from all windows: the latest one is most like what comes.
 
-    The slope of the calibration stays that of the part held out. Its intercept is set anew, so that the mean over
-    ``judges`` (default: ``later``) is theirs: of windows at different levels all windows together have another.
+    Where impressions teach, the latest window does so through them already, and whoever judges stays apart. The
+    calibration is ``_level_again`` over ``judges`` (default: ``later``).
     """
-    if not part.text:
+    if not part.text or (rows.slot > 0).any():
         return part
     taught = join([rows, later])
     again = _fit(taught, seed=seed, trees=part.trees)
     if part.lean:
         _lean(again, _trends(taught), part.lean)
+    again = replace(again, slope=part.slope, base_rate=part.base_rate, curve=part.curve)
     judges = later if judges is None else judges
-    intercept = level(part.slope * again.raw(judges.x), judges.y, judges.weight)
-    return replace(again, slope=part.slope, intercept=intercept, base_rate=part.base_rate, curve=part.curve)
+    _level_again(again, again.raw(judges.x), judges)
+    return again
+
+
+def _level_again(part: Part, raw: np.ndarray, judges: Rows) -> None:
+    """Calibrate a part that has seen its judges: the slope of the part held out, less where theirs is smaller.
+
+    Those seen look more certain than what comes, so their slope is an upper bound. The intercept makes the mean over
+    the judges theirs: of windows at different levels all windows together have another.
+    """
+    part.slope = min(part.slope, calibrate(raw, judges.y, judges.weight)[0])
+    part.intercept = level(part.slope * raw, judges.y, judges.weight)
 
 
 def lean_on_trends(part: Part, rows: Rows, later: Rows) -> None:
