@@ -35,7 +35,9 @@ app-test: $(VENV)/.installed-app
 notebooks: $(VENV)/.installed-app
 	$(BIN)/python notebooks/run.py $(NOTEBOOK_FLAGS)
 
-# dbt-core asks for older versions of packages than the rest: it has an environment of its own
+# dbt-core asks for older versions of some packages: it has an environment of its own, which borrows the rest (torch is large)
+DBT := "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dbt'], sep=chr(10))"
+PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 neighbours: $(VENV)/.installed-app $(VENV)-dbt/.installed
 	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours $(PYTEST_FLAGS)
 
@@ -72,9 +74,10 @@ $(VENV)/.installed-app: $(VENV)/.installed-test
 	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi]'
 	@touch $@
 
-$(VENV)-dbt/.installed: pyproject.toml
+$(VENV)-dbt/.installed: $(VENV)/.installed-app
 	$(PYTHON) -m venv $(VENV)-dbt
-	$(VENV)-dbt/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -e '.[dbt,demo]'
+	$(BIN)/python -c $(PURELIB) > $$($(VENV)-dbt/bin/python -c $(PURELIB))/borrowed.pth
+	$(BIN)/python -c $(DBT) | $(VENV)-dbt/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -r /dev/stdin
 	@touch $@
 
 clean:
