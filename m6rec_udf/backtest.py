@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from m6rec_udf.builder import Progress, build
+from m6rec_udf.registry import context_of
 
 
 class Backtest:
@@ -36,6 +37,9 @@ class Backtest:
 
 
 def remove_version(con: duckdb.DuckDBPyConnection, version: int) -> None:
-    """Delete a version that is not in force, with everything stored for it."""
+    """Delete a version that is not in force, with everything stored for it, in memory too: its number comes again."""
     for table in ("artefacts", "extra_candidates", "decisions", "models"):
         con.execute(f"delete from m6.{table} where model_version = ?", [version])
+    context = context_of(con)
+    with context.lock:
+        context.snapshots.pop(version, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,7 @@ from m6rec_udf import arrays, histories, learned, models, moment, resources, tra
 from m6rec_udf.cells import make_cells
 from m6rec_udf.embed import content_hash, embed_texts, lists
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
-from m6rec_udf.fitting import Examples, Rows, join, no_rows, teaches, train
+from m6rec_udf.fitting import Examples, Rows, checked_settings, join, no_rows, teaches, train
 from m6rec_udf.query import one
 from m6rec_udf.registry import Context, context_of
 from m6rec_udf.satisfaction import part_names
@@ -78,6 +78,7 @@ def build(
     satisfaction: str | None = None,
     activate: bool = True,
     retrain: bool = False,
+    lightgbm: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build a new version and put it in force, atomically.
@@ -92,23 +93,37 @@ def build(
         retrain: look back at past moments in any case. Otherwise the satisfaction model and the settings of the build
             in force are taken over where behaviour has grown by less than 5 % since they were learned and nothing they
             were learned from has changed; ``m6.decisions`` says so.
+        lightgbm: settings of the trees in place of the usual ones, some of ``fitting.TUNABLE``; default: those of the
+            build in force, ``{}`` for the usual ones.
         progress: called with (step, done, total).
 
     Raises:
+        ParameterError: ``lightgbm`` names another setting.
         NotBuiltError: there is neither an item nor an event to build from.
         ModelSqlError, SchemaError: a SQL model of the project is wrong.
     """
     context = context_of(con)
     work = con.cursor()
     try:
-        return _Build(work, context, seed, satisfaction, _Clock(progress)).run(
-            as_of, activate=activate, retrain=retrain
-        )
+        task = _Build(work, context, seed, satisfaction, _Clock(progress))
+        task.lightgbm = _lightgbm_in_force(work) if lightgbm is None else checked_settings(lightgbm)
+        return task.run(as_of, activate=activate, retrain=retrain)
     finally:
         work.close()
 
 
+def _lightgbm_in_force(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    sql = (
+        "select m.parameters -> '$.lightgbm' from m6.models as m "
+        "inner join m6.active as a on m.model_version = a.model_version"
+    )
+    found: dict[str, Any] = json.loads(one(con, sql)[0] or "{}")
+    return found
+
+
 class _Build:
+    lightgbm: dict[str, Any]
+
     def __init__(
         self, con: duckdb.DuckDBPyConnection, context: Context, seed: int, satisfaction: str | None, clock: _Clock
     ) -> None:
@@ -141,6 +156,7 @@ class _Build:
             encoder=self.context.encoder.name,
             satisfaction=self.satisfaction,
             seed=self.seed,
+            lightgbm=self.lightgbm,
             regularisation=tuning.usual_regularisation(self.log.users),
         )
         self.settings.in_sql = [m.name.removeprefix("cand_") for m in self._sql_strategies()]
@@ -162,7 +178,7 @@ class _Build:
         if known:
             snapshot.model = known.model
         else:
-            snapshot.model = train(past, seed=self.seed)
+            snapshot.model = train(past, seed=self.seed, lightgbm=self.lightgbm)
             self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = self._extra_for_everybody(strategies, snapshot, bound)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from m6rec_udf.errors import ParameterError
 from m6rec_udf.logistic import calibrate, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import (
@@ -45,6 +47,31 @@ PARAMETERS: dict[str, Any] = {
     "force_row_wise": True,
     "verbosity": -1,
 }
+TUNABLE = (
+    "learning_rate",
+    "num_leaves",
+    "min_data_in_leaf",
+    "lambda_l2",
+    "feature_fraction",
+    "bagging_fraction",
+    "max_bin",
+    "extra_trees",
+    "num_boost_round",
+)
+
+
+def checked_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the trees by name.
+
+    Raises ParameterError: one that is not to be set from outside.
+    """
+    unknown = sorted(set(given) - set(TUNABLE))
+    if unknown:
+        raise ParameterError(
+            f"lightgbm names {', '.join(unknown)}, expected some of {', '.join(TUNABLE)}",
+            "seed is an argument of build; the objective is fixed, see docs/formulas.md",
+        )
+    return dict(given)
 
 
 @dataclass
@@ -142,7 +169,7 @@ class Examples:
         return len(self.rows.y) + len(self.visits.y)
 
 
-def train(examples: Examples, *, seed: int) -> SatisfactionModel:
+def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None = None) -> SatisfactionModel:
     """Fit every part there is enough to learn from; the others' rows go to ``new``, and those of strangers too.
 
     What strangers like is popular with newcomers as well, and in a small log they are half of what there is.
@@ -158,9 +185,11 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
         among.add("stranger")
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
-        return SatisfactionModel(train_part(rows, later, seed=seed))
+        return SatisfactionModel(train_part(rows, later, seed=seed, lightgbm=lightgbm))
     parts = {
-        name: train_part(rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)), seed=seed)
+        name: train_part(
+            rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)), seed=seed, lightgbm=lightgbm
+        )
         for name in sorted(among - {"unseen", "stranger"})
     }
     if "stranger" in among:
@@ -172,7 +201,9 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
         r.only((part_names(r.x, among) == "new") & has_history(r.x)) for r in (examples.visits, examples.later_visits)
     )
     if _is_enough(visits.of_what_comes_next, judges.of_what_comes_next):
-        model.session = train_part(visits.of_what_comes_next, judges.of_what_comes_next, seed=seed)
+        model.session = train_part(
+            visits.of_what_comes_next, judges.of_what_comes_next, seed=seed, lightgbm=lightgbm
+        )
         model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
         _mix_and_calibrate(model, later.only((mine_later == "new") & has_history(later.x)))
     return model
@@ -244,25 +275,27 @@ def train_stranger(rows: Rows, later: Rows) -> Part:
     return part
 
 
-def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
+def train_part(rows: Rows, later: Rows, *, seed: int, lightgbm: Mapping[str, Any] | None = None) -> Part:
     """Fit one part on ``rows``, stop and calibrate on ``later``; a fixed score where successes are too few."""
     if not _is_enough(rows, later):
         seen = np.concatenate([rows.y, later.y])
         rate = float(seen.mean()) if len(seen) else 0.05
         return Part(base_rate=min(max(rate, 0.001), 0.999))
-    import lightgbm
+    import lightgbm as library
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
     if len(rows.y) < SMALL_ROWS:
         parameters["num_leaves"] = 7
     parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
+    parameters |= checked_settings(lightgbm or {})
+    trees = int(parameters.pop("num_boost_round", TREES))
     linear, slots = fit_linear(rows)
     behaviour = rows.slot == 0
     if not behaviour.any():
         behaviour = np.ones(len(rows.y), bool)
     base_rate = float(np.average(rows.y[behaviour], weights=rows.weight[behaviour]))
     model = Part(base_rate=base_rate, linear=linear)
-    data = lightgbm.Dataset(
+    data = library.Dataset(
         rows.x,
         rows.y,
         weight=rows.weight,
@@ -270,19 +303,19 @@ def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
         feature_name=list(FEATURES),
         free_raw_data=True,
     )
-    check = lightgbm.Dataset(
+    check = library.Dataset(
         later.x, later.y, weight=later.weight, init_score=model.linear_parts(later.x).sum(1), reference=data
     )
     history: dict[str, Any] = {}
-    booster = lightgbm.train(
+    booster = library.train(
         parameters,
         data,
-        num_boost_round=TREES,
+        num_boost_round=trees,
         valid_sets=[check],
         valid_names=["later"],
         callbacks=[
-            lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False),
-            lightgbm.record_evaluation(history),
+            library.early_stopping(PATIENCE, first_metric_only=True, verbose=False),
+            library.record_evaluation(history),
         ],
     )
     model.curve = [float(v) for v in history["later"]["cross_entropy"]]
