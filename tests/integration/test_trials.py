@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from datetime import datetime
 
 import pytest
 import shop_world
@@ -12,6 +13,7 @@ from shop_world import rows
 import m6rec_udf as m6
 from m6rec_udf.embed import HashEncoder
 from m6rec_udf.errors import MissingExtraError, ParameterError, UnknownNameError
+from m6rec_udf.runs import now, write_run
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +46,15 @@ def test_nothing_of_it_is_seen_in_the_file(tuned):
     assert rows(con, "select bool_and(is_enabled) from m6.strategies") == [(True,)]
 
 
-def test_the_test_slice_changes_nothing(tuned):
-    con, _, _ = tuned
-    space = {"num_leaves": [3]}
-    until = m6.tune(con, space).fetchall()[0]
-    end = json.loads(until[4])["until"]
-    con.execute("begin")
-    con.execute("update m6.events set item_id = 'i00' where happened_at > cast(? as timestamp)", [end])
-    con.execute("commit")
-    from datetime import datetime
-
-    assert m6.tune(con, space, as_of=datetime.fromisoformat(end), test_share=0.1).fetchall()[0][2] is not None
+def test_what_happens_after_the_slice_changes_nothing(shop):
+    space = {"num_leaves": [3], "strategies": [["popular", "item_item"]]}
+    before = m6.tune(shop, space).fetchall()[0]
+    end = datetime.fromisoformat(json.loads(before[4])["until"])
+    later = "happened_at > $end"
+    assert rows(shop, f"select count(*) > 20 from m6.events where {later}", {"end": end})[0][0]
+    shop.execute(f"update m6.events set item_id = 'i00', value = 1 where {later}", {"end": end})
+    share = 0.1  # of all events: the slice is cut by the number of events up to its end
+    assert m6.tune(shop, space, as_of=end, test_share=share).fetchall()[0][2] == before[2]
 
 
 def test_another_encoder_and_a_trial_that_fails(shop):
@@ -104,7 +104,7 @@ def test_a_space_that_makes_no_sense_is_refused(reader, space, options, message)
         m6.tune(reader, space, **options)
 
 
-def test_an_unknown_tool_and_an_unknown_run_are_refused(reader, tmp_path):
+def test_an_unknown_tool_is_refused(reader, tmp_path):
     with pytest.raises(UnknownNameError, match=r"(?s)no tracker 'excel', expected one of wandb.*Hint: "):
         m6.track(reader, "excel", to=tmp_path)
 
@@ -124,51 +124,58 @@ def test_bayes_draws_from_ranges(tuned):
     assert all(3 <= d["num_leaves"] <= 15 and 0.1 <= d["lambda_l2"] <= 10 for d in drawn)
 
 
-def one_run(con):
-    return rows(con, "select run_id from m6.runs where kind = 'tune' and status = 'done' order by started_at "
-        "limit 1")[0][0]
+@pytest.fixture
+def recorded(tmp_path):
+    """A file without a build, with one run and its figures."""
+    con = shop_world.connect(":memory:")
+    metrics = [("m6rec", "all", "ndcg@10", 0.25, 0.2, 0.3, 40), ("m6rec", "all", "seconds", 1.5, None, None, 40)]
+    run_id = write_run(con, "tune", now(), {"num_leaves": 3, "strategies": ["popular"]}, metrics)
+    yield con, run_id
+    con.close()
 
 
-def figure(con, run_id):
-    sql = "select value from m6.metrics where run_id = ? and metric = 'ndcg@10' and slice = 'all' and method = 'm6rec'"
-    return rows(con, sql, [run_id])[0][0]
-
-
-def test_tensorboard_reads_the_run_back(tuned, tmp_path):
+def test_tensorboard_reads_the_run_back(recorded, tmp_path):
     pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    con, _, _ = tuned
-    run_id = one_run(con)
-    assert m6.track(con, "tensorboard", to=tmp_path, run_ids=[run_id]) == 1
+    con, run_id = recorded
+    assert m6.track(con, "tensorboard", to=tmp_path) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         events = EventAccumulator(str(tmp_path / run_id))
         events.Reload()
-    assert events.Scalars("m6rec/all/ndcg@10")[0].value == pytest.approx(figure(con, run_id))
+    assert events.Scalars("m6rec/all/ndcg@10")[0].value == pytest.approx(0.25)
+    text = events.Tensors("parameters")[0].tensor_proto.string_val[0]
+    assert json.loads(text)["num_leaves"] == 3
 
 
-def test_mlflow_reads_the_run_back(tuned, tmp_path):
+def test_mlflow_reads_the_run_back(recorded, tmp_path):
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
-    con, _, _ = tuned
-    run_id = one_run(con)
+    con, run_id = recorded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert m6.track(con, "mlflow", to=tmp_path, run_ids=[run_id]) == 1
         client = mlflow.MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
         found = client.search_runs([client.get_experiment_by_name("m6rec").experiment_id])
     assert len(found) == 1
-    assert found[0].data.metrics["m6rec/all/ndcg_at_10"] == pytest.approx(figure(con, run_id))
+    assert found[0].data.metrics == {"m6rec/all/ndcg_at_10": 0.25, "m6rec/all/seconds": 1.5}
     assert found[0].data.params["num_leaves"] == "3"
 
 
-def test_wandb_writes_an_offline_run(tuned, tmp_path):
+def test_wandb_writes_an_offline_run(recorded, tmp_path):
     pytest.importorskip("wandb", reason="needs the extra wandb")
-    con, _, _ = tuned
-    run_id = one_run(con)
+    con, run_id = recorded
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert m6.track(con, "wandb", to=tmp_path, run_ids=[run_id]) == 1
     files = list((tmp_path / "wandb").glob(f"offline-run-*/*{run_id}.wandb"))
     assert len(files) == 1
-    assert b"m6rec/all/ndcg@10" in files[0].read_bytes()
+    content = files[0].read_bytes()
+    assert b"m6rec/all/ndcg@10" in content
+    assert b"num_leaves" in content
+
+
+def test_an_unknown_run_is_refused(recorded, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    with pytest.raises(UnknownNameError, match=r"(?s)no run 'nobody'.*Hint: "):
+        m6.track(recorded[0], "tensorboard", to=tmp_path, run_ids=["nobody"])
