@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from m6rec_udf.serving import Serving as Serving
     from m6rec_udf.side_by_side import compare_satisfaction as compare_satisfaction
     from m6rec_udf.side_by_side import use_satisfaction as use_satisfaction
+    from m6rec_udf.tracking import track as track
+    from m6rec_udf.trials import tune as tune
 
 __version__ = "0.1.0"
 
@@ -57,6 +59,8 @@ _HOME = {
     "calibration": "calibration",
     "compare_satisfaction": "side_by_side",
     "use_satisfaction": "side_by_side",
+    "tune": "trials",
+    "track": "tracking",
     "reweight": "reweight",
     "rollback": "reweight",
     "adopt": "policy_versions",

@@ -10,6 +10,7 @@ import duckdb
 from m6rec_udf import artefacts
 from m6rec_udf.build_state import Progress
 from m6rec_udf.builder import build
+from m6rec_udf.registry import context_of
 
 
 class Backtest:
@@ -38,7 +39,10 @@ class Backtest:
 
 
 def remove_version(con: duckdb.DuckDBPyConnection, version: int) -> None:
-    """Delete a version that is not in force, with everything stored for it."""
+    """Delete a version that is not in force, with everything stored for it, in memory too: its number comes again."""
     for table in ("artefact_names", "extra_candidates", "decisions", "models"):
         con.execute(f"delete from m6.{table} where model_version = ?", [version])
     artefacts.delete_unnamed(con)
+    context = context_of(con)
+    with context.lock:
+        context.snapshots.pop(version, None)

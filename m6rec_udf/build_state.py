@@ -54,6 +54,7 @@ class State:
         items, text, log: catalogue, text vectors of its items, behaviour.
         own: features that SQL has to answer, see ``moment.own_features``.
         in_tables: models that were run as SQL for features and strategies.
+        lightgbm: settings of the trees in place of the usual ones.
         new_strategies: (name, bit, description) of strategies without a bit so far.
     """
 
@@ -75,6 +76,7 @@ class State:
     log: Log = field(init=False)
     own: set[str] = field(init=False)
     in_tables: set[str] = field(default_factory=set)
+    lightgbm: dict[str, Any] = field(default_factory=dict)
     new_strategies: list[tuple[str, int, str]] = field(default_factory=list)
 
     def decide(self, name: str, value: Any, reason: str) -> None:

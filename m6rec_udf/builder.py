@@ -6,6 +6,8 @@ A build that is killed leaves the version before it.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -30,7 +32,7 @@ from m6rec_udf.build_state import Clock, Progress, State
 from m6rec_udf.cells import Cells, make_cells
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
-from m6rec_udf.fitting import Examples, no_rows, teaches, train
+from m6rec_udf.fitting import Examples, checked_settings, no_rows, teaches, train
 from m6rec_udf.item_models import ItemModels, Learned
 from m6rec_udf.logs import logged
 from m6rec_udf.query import cursor, one
@@ -69,6 +71,7 @@ def build(
     satisfaction: str | None = None,
     activate: bool = True,
     retrain: bool = False,
+    lightgbm: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Build a new version and put it in force, atomically.
@@ -83,18 +86,32 @@ def build(
         retrain: read all behaviour afresh and learn from past moments in any case. Otherwise the satisfaction model,
             the item models and the settings of the build in force are taken over where behaviour has grown by less
             than 5 % since they were learned and nothing they were learned from has changed; ``m6.decisions`` says so.
+        lightgbm: settings of the trees in place of the usual ones, some of ``fitting.TUNABLE``; default: those of the
+            build in force, ``{}`` for the usual ones.
         progress: called with (step, done, total).
 
     Raises:
+        ParameterError: ``lightgbm`` names another setting.
         NotBuiltError: there is neither an item nor an event to build from.
         ModelSqlError, SchemaError: a SQL model of the project is wrong.
     """
     context = context_of(con)
     work = cursor(con)
     try:
-        return _Build(work, context, seed, satisfaction, Clock(progress)).run(as_of, activate=activate, retrain=retrain)
+        task = _Build(work, context, seed, satisfaction, Clock(progress))
+        task.lightgbm = _lightgbm_in_force(work) if lightgbm is None else checked_settings(lightgbm)
+        return task.run(as_of, activate=activate, retrain=retrain)
     finally:
         work.close()
+
+
+def _lightgbm_in_force(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    sql = (
+        "select m.parameters -> '$.lightgbm' from m6.models as m "
+        "inner join m6.active as a on m.model_version = a.model_version"
+    )
+    found: dict[str, Any] = json.loads(one(con, sql)[0] or "{}")
+    return found
 
 
 class _Build(State):
@@ -157,7 +174,7 @@ class _Build(State):
             snapshot.kept |= known.kept
             self._decide_taken_over(known)
         else:
-            snapshot.model = train(past, seed=self.seed)
+            snapshot.model = train(past, seed=self.seed, lightgbm=self.lightgbm)
             self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = sql_strategies.for_everybody(self, strategies, snapshot)
@@ -195,6 +212,7 @@ class _Build(State):
             encoder=self.context.encoder.name,
             satisfaction=self.satisfaction,
             seed=self.seed,
+            lightgbm=self.lightgbm,
             regularisation=tuning.usual_regularisation(self.log.users),
         )
         chosen.in_sql = [m.name.removeprefix("cand_") for m in sql_strategies.in_sql(self)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from m6rec_udf.errors import ParameterError
 from m6rec_udf.logistic import calibrate, level, logit, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import (
@@ -47,6 +49,33 @@ PARAMETERS: dict[str, Any] = {
     "force_row_wise": True,
     "verbosity": -1,
 }
+
+
+TUNABLE = (
+    "learning_rate",
+    "num_leaves",
+    "min_data_in_leaf",
+    "lambda_l2",
+    "feature_fraction",
+    "bagging_fraction",
+    "max_bin",
+    "extra_trees",
+    "num_boost_round",
+)
+
+
+def checked_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the trees by name.
+
+    Raises ParameterError: one that is not to be set from outside.
+    """
+    unknown = sorted(set(given) - set(TUNABLE))
+    if unknown:
+        raise ParameterError(
+            f"lightgbm names {', '.join(unknown)}, expected some of {', '.join(TUNABLE)}",
+            "seed is an argument of build; the objective is fixed, see docs/formulas.md",
+        )
+    return dict(given)
 
 
 @dataclass
@@ -144,7 +173,7 @@ class Examples:
         return len(self.rows.y) + len(self.visits.y)
 
 
-def train(examples: Examples, *, seed: int) -> SatisfactionModel:
+def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None = None) -> SatisfactionModel:
     """Fit every part there is enough to learn from; the others' rows go to ``new``, and those of strangers too.
 
     What strangers like is popular with newcomers as well, and in a small log they are half of what there is.
@@ -160,12 +189,12 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
         among.add("stranger")
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
-        return SatisfactionModel(train_part(rows, later, seed=seed))
+        return SatisfactionModel(train_part(rows, later, seed=seed, lightgbm=lightgbm))
     taught = {
         name: (rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)))
         for name in sorted(among - {"unseen", "stranger"})
     }
-    parts = {name: hold_out(*both, seed=seed) for name, both in taught.items()}
+    parts = {name: hold_out(*both, seed=seed, lightgbm=lightgbm) for name, both in taught.items()}
     lean_on_trends(parts["new"], taught["new"][0], later.only(mine_later == "new"))
     if "stranger" in among:
         parts["stranger"] = train_stranger(*strangers)
@@ -178,12 +207,12 @@ def train(examples: Examples, *, seed: int) -> SatisfactionModel:
     following = visits.of_what_comes_next, judges.of_what_comes_next
     is_mixed, guests_later = False, later.only((mine_later == "new") & has_history(later.x))
     if _is_enough(*following):
-        model.session = hold_out(*following, seed=seed)
+        model.session = hold_out(*following, seed=seed, lightgbm=lightgbm)
         model.session.slope, model.session.intercept = calibrate(model.session.raw(judges.x), judges.y, judges.weight)
         is_mixed = _mix_and_calibrate(model, guests_later)
-        model.session = learn_again(model.session, *following, judges, seed=seed)
+        model.session = learn_again(model.session, *following, judges, seed=seed, lightgbm=lightgbm)
     for name, both in taught.items():
-        setattr(model, name, learn_again(parts[name], *both, seed=seed))
+        setattr(model, name, learn_again(parts[name], *both, seed=seed, lightgbm=lightgbm))
     if model.session is not None and is_mixed:
         model.new.slope = parts["new"].slope  # of the mixture
         _level_again(model.new, _mixed(model, guests_later.x), guests_later)
@@ -265,23 +294,31 @@ def fit_trends(taught: Rows) -> list[float]:
     return [0.0, *(float(weights.get(name, 0.0)) for name in LINEAR_FEATURES)]
 
 
-def train_part(rows: Rows, later: Rows, *, seed: int) -> Part:
+def train_part(rows: Rows, later: Rows, *, seed: int, lightgbm: Mapping[str, Any] | None = None) -> Part:
     """One part, stopped and calibrated on ``later`` and then learned from both; a fixed score where there is little."""
-    return learn_again(hold_out(rows, later, seed=seed), rows, later, seed=seed)
+    return learn_again(hold_out(rows, later, seed=seed, lightgbm=lightgbm), rows, later, seed=seed, lightgbm=lightgbm)
 
 
-def hold_out(rows: Rows, later: Rows, *, seed: int) -> Part:
+def hold_out(rows: Rows, later: Rows, *, seed: int, lightgbm: Mapping[str, Any] | None = None) -> Part:
     """One part learned from ``rows``, stopped and calibrated on ``later``; a fixed score where there is little."""
     if not _is_enough(rows, later):
         seen = np.concatenate([rows.y, later.y])
         rate = float(seen.mean()) if len(seen) else 0.05
         return Part(base_rate=min(max(rate, 0.001), 0.999))
-    model = _fit(rows, seed=seed, trees=TREES, later=later)
+    model = _fit(rows, seed=seed, trees=TREES, later=later, lightgbm=lightgbm)
     model.slope, model.intercept = calibrate(model.raw(later.x), later.y, later.weight)
     return model
 
 
-def learn_again(part: Part, rows: Rows, later: Rows, judges: Rows | None = None, *, seed: int) -> Part:
+def learn_again(
+    part: Part,
+    rows: Rows,
+    later: Rows,
+    judges: Rows | None = None,
+    *,
+    seed: int,
+    lightgbm: Mapping[str, Any] | None = None,
+) -> Part:
     """The same number of trees from all windows: the latest one is most like what comes.
 
     Where impressions teach, the latest window does so through them already, and whoever judges stays apart. The
@@ -290,7 +327,7 @@ def learn_again(part: Part, rows: Rows, later: Rows, judges: Rows | None = None,
     if not part.text or (rows.slot > 0).any():
         return part
     taught = join([rows, later])
-    again = _fit(taught, seed=seed, trees=part.trees)
+    again = _fit(taught, seed=seed, trees=part.trees, lightgbm=lightgbm)
     if part.lean:
         _lean(again, _trends(taught), part.lean)
     again = replace(again, slope=part.slope, base_rate=part.base_rate, curve=part.curve)
@@ -345,21 +382,25 @@ def _loss(raw: np.ndarray, rows: Rows) -> float:
     return round(float((rows.weight * (np.logaddexp(0.0, z) - rows.y * z)).sum() / rows.weight.sum()), 9)
 
 
-def _fit(rows: Rows, *, seed: int, trees: int, later: Rows | None = None) -> Part:
+def _fit(
+    rows: Rows, *, seed: int, trees: int, later: Rows | None = None, lightgbm: Mapping[str, Any] | None = None
+) -> Part:
     """The logistic start and at most so many trees on it, fewer where ``later`` says so."""
-    import lightgbm
+    import lightgbm as library
 
     parameters = {**PARAMETERS, "seed": seed, "num_threads": threads()}
     if len(rows.y) < SMALL_ROWS:
         parameters["num_leaves"] = 7
     parameters["min_data_in_leaf"] = int(np.clip(len(rows.y) // 400, 5, 50))
+    parameters |= checked_settings(lightgbm or {})
+    most = int(parameters.pop("num_boost_round", trees))
     linear, slots = fit_linear(rows)
     behaviour = rows.slot == 0
     if not behaviour.any():
         behaviour = np.ones(len(rows.y), bool)
     base_rate = float(np.average(rows.y[behaviour], weights=rows.weight[behaviour]))
     model = Part(base_rate=base_rate, linear=linear)
-    data = lightgbm.Dataset(
+    data = library.Dataset(
         rows.x,
         rows.y,
         weight=rows.weight,
@@ -368,21 +409,21 @@ def _fit(rows: Rows, *, seed: int, trees: int, later: Rows | None = None) -> Par
         free_raw_data=True,
     )
     if later is None:
-        model.text = lightgbm.train(parameters, data, num_boost_round=trees).model_to_string()
+        model.text = library.train(parameters, data, num_boost_round=trees).model_to_string()
         return model
-    check = lightgbm.Dataset(
+    check = library.Dataset(
         later.x, later.y, weight=later.weight, init_score=model.linear_parts(later.x).sum(1), reference=data
     )
     history: dict[str, Any] = {}
-    booster = lightgbm.train(
+    booster = library.train(
         parameters,
         data,
-        num_boost_round=trees,
+        num_boost_round=most,
         valid_sets=[check],
         valid_names=["later"],
         callbacks=[
-            lightgbm.early_stopping(PATIENCE, first_metric_only=True, verbose=False),
-            lightgbm.record_evaluation(history),
+            library.early_stopping(PATIENCE, first_metric_only=True, verbose=False),
+            library.record_evaluation(history),
         ],
     )
     model.curve = [float(v) for v in history["later"]["cross_entropy"]]

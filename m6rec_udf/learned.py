@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from m6rec_udf.moment import Settings
 
 MOST_GROWTH = 0.05  # of behaviour and impressions
-GIVEN = ("positive_at", "repeats_allowed", "strategies", "encoder", "satisfaction", "seed", "in_sql")
+GIVEN = ("positive_at", "repeats_allowed", "strategies", "encoder", "satisfaction", "seed", "in_sql", "lightgbm")
 CHOSEN = ("regularisation", "neighbours", "tail_weight", "trend_power", "trend_column")
 
 

@@ -42,6 +42,7 @@ class Settings:
         trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
             computed in memory.
+        lightgbm: settings of the trees in place of ``fitting.PARAMETERS``.
         learned: from what the settings above and the satisfaction model were learned (``learned.basis``), and by
             which version.
     """
@@ -58,6 +59,7 @@ class Settings:
     trend_power: float = 0.5
     trend_column: str = "trend_short"
     in_sql: list[str] = field(default_factory=list)
+    lightgbm: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
 
 

@@ -168,9 +168,9 @@ def feature_importance(con: duckdb.DuckDBPyConnection, version: int | None = Non
     number = one(con, "select model_version from m6.active")[0] if version is None else version
     data = _rows(
         con,
-        "select part, feature, splits, gain from m6.feature_importance where model_version = $version "
-        "qualify dense_rank() over (order by sum(gain) over (partition by feature) desc, feature) <= $most "
-        "order by feature, part",
+        "with parts as (from m6.feature_importance where model_version = $version), "
+        "best as (select feature from parts group by feature order by sum(gain) desc, feature limit $most) "
+        "select part, feature, splits, gain from parts semi join best using (feature) order by feature, part",
         {"version": number, "most": most},
         "m6.models lists the builds; one that learned too little has no trees",
     )
