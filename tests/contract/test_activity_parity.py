@@ -82,9 +82,7 @@ def test_segment_trends(at):
 
 def test_nothing_has_happened(world):
     nothing = np.zeros(0, np.int32)
-    log = Log(
-        nothing, nothing, np.zeros(0), np.zeros(0), np.zeros(0), np.asarray(["*"], object), np.zeros(0, bool)
-    )
+    log = Log(nothing, nothing, np.zeros(0), np.zeros(0), np.zeros(0), np.asarray(["*"], object), np.zeros(0, bool))
     found = Activity(log, 0.0, 1.0, 3)
     items = found.items(np.asarray([np.nan, -86400.0, 86400.0]))
     assert items["events"].tolist() == items["users"].tolist() == [0, 0, 0]

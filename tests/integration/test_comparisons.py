@@ -212,8 +212,11 @@ def test_a_build_does_not_differ_from_itself(two):
 
 
 def test_comparing_twice_gives_the_same_figures(two):
-    sql = "from m6.compare_versions(1, 2, max_users := 20) order by all"
-    assert rows(two, sql) == rows(two, sql)
+    def figures():  # sums of several threads differ in the last bits
+        found = rows(two, "from m6.compare_versions(1, 2, max_users := 20)")
+        return sorted(tuple(round(v, 9) if isinstance(v, float) else v for v in row) for row in found)
+
+    assert figures() == figures()
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,9 @@ def test_groups_are_strategies_domains_and_segments(logged):
 
 
 def test_periods_add_up_to_the_whole(logged):
-    days = rows(logged, "select period_start, impressions, revenue from m6.outcomes(period := 'day') where "
-        "group_kind = 'all'")
+    days = rows(
+        logged, "select period_start, impressions, revenue from m6.outcomes(period := 'day') where group_kind = 'all'"
+    )
     assert days == [(datetime(2024, 8, 1), 4, 10.0), (datetime(2024, 8, 2), 4, 35.0)]
     assert group(logged, "all", "*", "since := timestamp '2024-08-02'")["impressions"] == 4
     assert group(logged, "all", "*", "within := interval 30 days")["conversions"] == 4

@@ -52,7 +52,7 @@ def test_all_are_judged_by_the_same_outcome(compared):
     seen = rows(
         con,
         "select function, round(sum(n * observed), 6) from satisfaction_reliability where outcome = "
-            "'common' group by 1",
+        "'common' group by 1",
     )
     hits = rows(
         con,

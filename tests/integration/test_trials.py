@@ -35,8 +35,9 @@ def test_every_combination_is_a_run_with_its_figures_the_best_first(tuned):
     assert values == sorted(values, reverse=True)
     assert len(set(values)) > 1
     assert rows(con, "select kind, count(*) from m6.runs group by 1") == [("tune", 4)]
-    assert rows(con, "select count(*) from m6.metrics where metric = 'ndcg@10' and slice = 'all' and low <= "
-        "value") == [(4,)]
+    assert rows(con, "select count(*) from m6.metrics where metric = 'ndcg@10' and slice = 'all' and low <= value") == [
+        (4,)
+    ]
 
 
 def test_nothing_of_it_is_seen_in_the_file(tuned):
@@ -83,8 +84,9 @@ def test_a_number_used_again_is_not_answered_from_memory(shop):
 def test_settings_of_trees_are_kept_by_later_builds(shop):
     m6.build(shop, lightgbm={"num_boost_round": 3})
     m6.build(shop, retrain=True)
-    most = rows(shop, "select model_version, max(trees) from m6.training_curve where model_version > 1 group "
-        "by 1 order by 1")
+    most = rows(
+        shop, "select model_version, max(trees) from m6.training_curve where model_version > 1 group by 1 order by 1"
+    )
     assert most == [(2, 3), (3, 3)]
 
 

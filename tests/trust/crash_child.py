@@ -219,7 +219,7 @@ def _whole(con: Any, found: dict[str, Any]) -> None:
         "(select count(*) from m6.events as e where e.batch_id = b.batch_id)",
         "histories of another version": "select 1 from m6.history_marks, m6.active "
         "where history_marks.model_version <> active.model_version",
-        "no histories": "select 1 where not exists (from m6.stored_histories)",
+        "marks without histories": "select 1 from m6.history_marks where not exists (from m6.stored_histories)",
         "weights": "select 1 from m6.strategy_weights_active group by domain, segment "
         "having abs(sum(weight) - 1) > 1e-6",
         "migrations": "select 1 from m6.migrations group by name having count(*) > 1",
