@@ -1,5 +1,5 @@
 -- one row per person forgotten after the build in force: the trained model and its arrays still hold their influence
--- remedy (warn): run `m6rec build`: after a deletion it learns afresh; then delete the older versions from m6.artefact_names
+-- remedy (warn): run `m6rec build`: it learns afresh; then delete the older versions from m6.artefact_names
 with
 
 built as (
