@@ -26,9 +26,9 @@ from m6.graded(
 )
 """
 _REACTIONS = """
-select item_id, interest, satisfaction, epoch(happened_at) as happened_at
-from m6.recent_reactions
-where user_id = $user
+select m.model_version, r.item_id, r.interest, r.satisfaction, epoch(r.happened_at) as happened_at
+from m6.history_marks as m
+left join (select * from m6.recent_reactions where user_id = $user) as r on true
 """
 VALUES = ("interest", "satisfaction", "happened_at")
 MOST_GRADES = 100_000  # kept in memory
@@ -130,8 +130,27 @@ def with_what_came_later(
     if events:
         history = history.with_(_from_rows(snapshot, *_graded(context, stored.grading, events)))
     if has_feedback:
-        history = history.with_(_from_rows(snapshot, *_read(context, _REACTIONS, {"user": user})))
+        reactions = _reactions(context, user, made_by=stored.grading[0])
+        if reactions is None:
+            return read_afresh(context, snapshot, user)
+        history = history.with_(_from_rows(snapshot, *reactions))
     return history
+
+
+def _reactions(context: Context, user: str, *, made_by: int) -> tuple[Any, ...] | None:
+    """(item_ids, interest, satisfaction, seconds) of feedback the build has not read.
+
+    None: another build has been committed since the query began; what is unread has another meaning there.
+    """
+    con = context.open()
+    try:
+        rows = con.execute(_REACTIONS, {"user": user}).fetchall()
+    finally:
+        con.close()
+    if [version for version, *_ in rows[:1]] != [made_by]:
+        return None
+    found = [row for _, *row in rows if row[0] is not None]
+    return tuple(map(list, zip(*found, strict=True))) if found else ([], [], [], [])
 
 
 def _graded(context: Context, grading: tuple[Any, ...], events: list[tuple[Any, ...]]) -> tuple[Any, ...]:

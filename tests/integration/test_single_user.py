@@ -195,6 +195,20 @@ def test_histories_named_as_edited_are_read_afresh(shop):
         assert lists(shop, "one_list", user) == lists(shop, "slates", user)
 
 
+def test_a_query_that_began_before_a_build_reads_feedback_that_the_build_has_read(shop):
+    shop.execute(
+        "insert into m6.feedback (feedback_id, user_id, item_id, event_type, happened_at) "
+        f"values ('late', 'u21', 'i05', 'purchase', '{LATER}')"
+    )
+    before = shop.cursor()
+    before.execute("begin")
+    expected = lists(before, "one_list", "u21")
+    m6.build(shop)
+    assert lists(before, "one_list", "u21") == expected
+    before.execute("rollback")
+    before.close()
+
+
 def test_feedback_newer_than_the_build_is_found_by_impression_by_name_and_by_request(shop):
     served = "from m6.serve('u21', k := 3, request := 'new', moment := $1)"
     shop.execute(f"insert into m6.impressions by name {served}", [LATER])
