@@ -201,7 +201,7 @@ class Snapshot:
         return self.masks["domain", name]
 
 
-_OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack them
+_OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack both
 _ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text", *_OPTIONAL)
 _CELLS = ("centres", "order", "start")
 _MATRICES = ("transitions", "item_item", "segment_trend")
@@ -245,6 +245,8 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
     def text(name: str) -> str:
         return bytes(parts[name]).decode()
 
+    is_earlier = not any(name in parts for name in _OPTIONAL)
+    names = [name for name in _ARRAYS if not (is_earlier and name in _OPTIONAL)]
     matrices = {name: matrix_of(parts, name) for name in _MATRICES}
     for matrix in matrices.values():
         matrix.sort_indices()  # searched by several threads at once
@@ -254,7 +256,7 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
         titles=json.loads(text("titles")),
         model=SatisfactionModel.from_json(text("satisfaction")),
         cells=cells_of(parts),
-        **{name: artefacts.from_npy(parts[name]) for name in _ARRAYS if name in parts or name not in _OPTIONAL},  # type: ignore[arg-type]
+        **{name: artefacts.from_npy(parts[name]) for name in names},  # type: ignore[arg-type]
         **matrices,
     )
 

@@ -100,9 +100,10 @@ def test_functions_called_by_hand_say_what_they_expect(reader):
             reader.execute(f"select {call}").fetchall()
 
 
-def test_a_build_without_one_of_its_artefacts_is_refused(shop):
-    shop.execute("delete from m6.artefact_names where name = 'factors'")
-    with pytest.raises(duckdb.Error, match=r"CorruptError.*factors"):
+@pytest.mark.parametrize("name", ["factors", "learned_users"])
+def test_a_build_without_one_of_its_artefacts_is_refused(shop, name):
+    shop.execute("delete from m6.artefact_names where name = ?", [name])
+    with pytest.raises(duckdb.Error, match=rf"CorruptError.*{name}"):
         shop.execute("from m6.recommend('u01')").fetchall()
 
 
