@@ -70,12 +70,37 @@ def connect(
     is_new = target != ":memory:" and not Path(target).exists()
     if is_new and not read_only:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
+    con = _open(
+        target,
+        {**(config or {}), **(settings if encryption_key is None else {})},
+        read_only=read_only,
+        encryption_key=encryption_key,
+        is_private=is_new and not read_only,
+    )
     try:
-        with files.private() if is_new and not read_only else contextlib.nullcontext():
+        install(con, encoder=encoder, project=project)
+        if not external_access:
+            for name, value in {**settings, "TimeZone": "UTC"}.items():
+                if encryption_key is not None or name == "TimeZone":  # a file that is attached must be let in first
+                    con.execute(f"set global {name} = {literal(value)}")
+            con.execute("set lock_configuration = true")
+    except BaseException as error:
+        con.close()
+        if isinstance(error, duckdb.Error | ModelSqlError) and (found := damage(error)) is not None:
+            raise found from error
+        raise
+    return con
+
+
+def _open(
+    target: str, config: dict[str, Any], *, read_only: bool, encryption_key: str | None, is_private: bool
+) -> duckdb.DuckDBPyConnection:
+    """The connection, not dressed yet; raises what ``connect`` says."""
+    try:
+        with files.private() if is_private else contextlib.nullcontext():
             if encryption_key is not None:
-                con = encrypted.open_file(target, encryption_key, read_only=read_only, config=config or {})
-            else:
-                con = duckdb.connect(target, read_only=read_only, config={**(config or {}), **settings})
+                return encrypted.open_file(target, encryption_key, read_only=read_only, config=config)
+            return duckdb.connect(target, read_only=read_only, config=config)
     except (duckdb.InvalidInputException, duckdb.CatalogException) as error:
         encrypted.explain(target, error)
         if (found := damage(error)) is not None:
@@ -96,19 +121,6 @@ def connect(
             f"{target} cannot be opened as a DuckDB file ({text.splitlines()[0]})",
             f"check the path; if the file was cut off, {BACKUP}",
         ) from error
-    try:
-        install(con, encoder=encoder, project=project)
-        if not external_access:
-            for name, value in {**settings, "TimeZone": "UTC"}.items():
-                if encryption_key is not None or name == "TimeZone":  # a file that is attached must be let in first
-                    con.execute(f"set global {name} = {literal(value)}")
-            con.execute("set lock_configuration = true")
-    except BaseException as error:
-        con.close()
-        if isinstance(error, duckdb.Error | ModelSqlError) and (found := damage(error)) is not None:
-            raise found from error
-        raise
-    return con
 
 
 def install(
