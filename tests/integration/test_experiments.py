@@ -412,6 +412,12 @@ def test_p_values_are_those_of_scipy(watched):
         [(value,)] = rows(watched, f"select m6.normal_test({z})")
         assert value == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-6)
     assert rows(watched, "select m6.normal_test(null), m6.sign_test(null, 1)") == [(None, None)]
+    [(value,)] = rows(watched, "select m6.sign_test(150000, 151000)")  # beyond the exact sum
+    assert value == pytest.approx(stats.binomtest(150_000, 301_000).pvalue, rel=1e-4)
+    assert rows(watched, "select m6.sign_test(1e308, 1.9e9)") == [(0.0,)]
+    for won in ("-1", "'infinity'::double", "'nan'::double"):
+        with pytest.raises(duckdb.Error, match="expected two counts"):
+            rows(watched, f"select m6.sign_test({won}, 2)")
 
 
 # what if
