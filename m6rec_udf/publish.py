@@ -18,7 +18,6 @@ from m6rec_udf.errors import LockedError, M6Error, NotBuiltError, NotInstalledEr
 from m6rec_udf.logs import logged
 from m6rec_udf.query import cursor
 
-UNKNOWN_USER = "*"
 PUBLISHED_STORAGE = "v1.4.0"
 _STAGE = "m6_publish_stage"
 _LISTS = """
