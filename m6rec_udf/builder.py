@@ -29,7 +29,7 @@ from m6rec_udf import (
     version,
 )
 from m6rec_udf.build_state import Clock, Progress, State
-from m6rec_udf.cells import make_cells
+from m6rec_udf.cells import Cells, make_cells
 from m6rec_udf.embed import content_hash, embed_texts
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, checked_settings, no_rows, teaches, train
@@ -153,7 +153,7 @@ class _Build(State):
         if known:
             self.settings = known.settings
         else:
-            past = lookback.examples(self, cells)
+            past = self._past_rows(cells)
             self.settings.learned = basis
         wanted = sql_strategies.read_in_sql(self, past=False)
         if wanted:
@@ -178,11 +178,19 @@ class _Build(State):
             self._decide_model(snapshot, past)
         self.clock("satisfaction")
         extra = sql_strategies.for_everybody(self, strategies, snapshot)
-        number = version.commit(self, snapshot, extra, activate=activate)
+        number = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
             number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["hashes"])), past.count
         )
+
+    # the next two are what benchmarks/quality/ablation.py listens to
+
+    def _past_rows(self, cells: Cells | None) -> Examples:
+        return lookback.examples(self, cells)
+
+    def _commit(self, snapshot: arrays.Snapshot, extra: list[str], *, activate: bool) -> int:
+        return version.commit(self, snapshot, extra, activate=activate)
 
     def _stage(self, *, anew: bool) -> None:
         """Number users and items, read the behaviour: all of it, or what came since the stored histories."""
