@@ -9,6 +9,7 @@ CASES ?= 100000
 SEED ?= 0
 SECONDS ?= 600
 KILLS ?= 200
+SCREENSHOTS ?= docs/images
 
 .PHONY: help demo test app-test notebooks neighbours lint fuzz crash soak clean
 help:
@@ -16,7 +17,7 @@ help:
 	@echo 'make test    install the test extra and run the tests'
 	@echo 'make app-test    the app in a headless Chromium (apt-get install chromium chromium-driver); screenshots'
 	@echo 'make notebooks   run every notebook, print its time'
-	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL and marimo'
+	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL, marimo, Altair, Optuna and the trackers'
 	@echo 'make lint    ruff, mypy, sqlfluff'
 	@echo 'make fuzz    $(CASES) hostile calls at every entrance, counted (CASES=, SEED=)'
 	@echo 'make crash   kill processes at 200 random moments and check what they leave (KILLS=200)'
@@ -30,7 +31,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 app-test: $(VENV)/.installed-app
-	M6REC_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
+	M6REC_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
 
 notebooks: $(VENV)/.installed-app
 	$(BIN)/python notebooks/run.py $(NOTEBOOK_FLAGS)
@@ -39,7 +40,8 @@ notebooks: $(VENV)/.installed-app
 DBT := "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dbt'], sep=chr(10))"
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 neighbours: $(VENV)/.installed-app $(VENV)-dbt/.installed
-	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours $(PYTEST_FLAGS)
+	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours \
+		tests/integration/test_plots.py tests/integration/test_trials.py $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -71,7 +73,7 @@ $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.installed-demo
 
 $(VENV)/.installed-app: $(VENV)/.installed-test
-	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi]'
+	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi,tune,wandb,tensorboard,mlflow]'
 	@touch $@
 
 $(VENV)-dbt/.installed: $(VENV)/.installed-app
