@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -225,7 +224,5 @@ def _save(session: SparkSession, lists: DataFrame, name: str) -> int:
     if "/" in name:
         lists.write.mode("overwrite").parquet(name)
         return session.read.parquet(name).count()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        lists.write.mode("overwrite").saveAsTable(name)
+    lists.write.mode("overwrite").saveAsTable(name)
     return session.table(name).count()

@@ -18,6 +18,8 @@ SHARE_MODULUS = 1 << 20
 class Tables:
     """Named tables of one build: written once as Parquet, read by Spark as temp views, by DuckDB as views.
 
+    Spark's own pages name each job after the table that it writes.
+
     Args:
         session: the build's own session.
         folder: seen under this path by the driver and by every executor.
@@ -38,7 +40,12 @@ class Tables:
     def write(self, name: str, frame: DataFrame) -> None:
         """Write a table in place of an earlier one of that name; it is a temp view from then on."""
         path = self._next(name)
-        frame.write.parquet(str(path))
+        context = self.session.sparkContext
+        context.setJobDescription(f"m6rec {name}")
+        try:
+            frame.write.parquet(str(path))
+        finally:
+            context.setJobDescription(None)  # type: ignore[arg-type]
         self._put(name, path)
 
     def take(self, con: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:

@@ -26,6 +26,7 @@ def session(tmp_path_factory):
             SparkSession.builder.master("local[2]")
             .appName("m6rec tests")
             .config("spark.ui.enabled", "false")
+            .config("spark.ui.showConsoleProgress", "false")
             .config("spark.driver.memory", "2g")
             .config("spark.driver.bindAddress", "127.0.0.1")
             .config("spark.driver.host", "127.0.0.1")

@@ -18,16 +18,16 @@ CONTRACT = ("events", "items", "users", "relations", "event_types", "feedback", 
 
 
 def movielens() -> dict[str, pl.DataFrame]:
-    """All ratings of 200 users."""
+    """All ratings of 100 users."""
     frames = datasets.movielens()
-    users = frames["events"]["user_id"].unique().sort().gather_every(3)[:200]
+    users = frames["events"]["user_id"].unique().sort().gather_every(6)[:100]
     return _filled(frames["items"], frames["events"].filter(pl.col("user_id").is_in(users.to_list())))
 
 
 def grocery() -> dict[str, pl.DataFrame]:
-    """The purchases of 60 households of Complete Journey, and the products they bought."""
+    """The purchases of 30 households of Complete Journey, and the products they bought."""
     frames = datasets.grocery()
-    users = frames["events"]["user_id"].unique().sort().gather_every(30)[:60]
+    users = frames["events"]["user_id"].unique().sort().gather_every(60)[:30]
     events = frames["events"].filter(pl.col("user_id").is_in(users.to_list()))
     items = frames["items"].filter(pl.col("item_id").is_in(events["item_id"].unique().to_list()))
     return _filled(items, events, price=True)
