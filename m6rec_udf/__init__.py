@@ -78,7 +78,7 @@ _HOME = {
     "init": "project",
     "M6Error": "errors",
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", "spark", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:

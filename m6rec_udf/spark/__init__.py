@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from m6rec_udf.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from m6rec_udf.spark.build import build as build
+    from m6rec_udf.spark.job import build as build
 
 __all__ = ["build", "require"]
 
@@ -39,7 +39,7 @@ def require() -> None:
 def __getattr__(name: str) -> Any:
     if name == "build":
         require()
-        from m6rec_udf.spark.build import build
+        from m6rec_udf.spark.job import build
 
         return build
     raise AttributeError(f"module 'm6rec_udf.spark' has no attribute {name!r}")

@@ -25,10 +25,12 @@ def movielens() -> dict[str, pl.DataFrame]:
 
 
 def grocery() -> dict[str, pl.DataFrame]:
-    """The purchases of 30 households of Complete Journey, and the products they bought."""
+    """The purchases of 60 households of Complete Journey among the 1,500 products they bought most."""
     frames = datasets.grocery()
-    users = frames["events"]["user_id"].unique().sort().gather_every(60)[:30]
+    users = frames["events"]["user_id"].unique().sort().gather_every(30)[:60]
     events = frames["events"].filter(pl.col("user_id").is_in(users.to_list()))
+    most = events.group_by("item_id").len().sort("len", "item_id", descending=[True, False]).head(1500)
+    events = events.filter(pl.col("item_id").is_in(most["item_id"].to_list()))
     items = frames["items"].filter(pl.col("item_id").is_in(events["item_id"].unique().to_list()))
     return _filled(items, events, price=True)
 
