@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import warnings
 
 import pytest
 
-pytest.importorskip("pyspark", reason="pip install 'm6rec[spark]'")
-pytest.importorskip("sqlglot", reason="pip install 'm6rec[spark]'")
-if shutil.which("java") is None:
-    pytest.skip("no java: apt-get install openjdk-17-jre-headless", allow_module_level=True)
+from m6rec_udf import spark
+from m6rec_udf.errors import MissingExtraError
 
 
 @pytest.fixture(scope="session")
 def session(tmp_path_factory):
+    try:
+        spark.require()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable  # the workers are those of this environment
