@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from m6rec_udf.tracking import track as track
     from m6rec_udf.trials import tune as tune
 
+    from . import spark as spark
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -76,10 +78,12 @@ _HOME = {
     "init": "project",
     "M6Error": "errors",
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", "spark", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name == "spark":  # a package of its own, whose extra is asked for at first use
+        return import_module("m6rec_udf.spark")
     if name in _HOME:
         value = getattr(import_module(f"m6rec_udf.{_HOME[name]}"), name)
         globals()[name] = value
