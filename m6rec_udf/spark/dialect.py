@@ -102,7 +102,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, datetime):
         return f"cast('{value.isoformat(sep=' ')}' as timestamp_ntz)"
     if isinstance(value, str):
-        return exp.Literal.string(value).sql(dialect="spark")
+        return str(exp.Literal.string(value).sql(dialect="spark"))
     return f"cast('{float(value)!r}' as double)"
 
 

@@ -151,7 +151,7 @@ def isolated(session: SparkSession) -> SparkSession:
 
 def register_functions(session: SparkSession) -> None:
     """The functions of the Python core that models call, as Arrow functions of the session."""
-    from pyspark.sql.functions import arrow_udf  # type: ignore[attr-defined]
+    from pyspark.sql.functions import arrow_udf
 
     known = {function.name: function for function in FUNCTIONS}
     for name in ARROW_FUNCTIONS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from m6rec_udf.errors import SchemaError
 from m6rec_udf.load_columns import CONTRACTS
@@ -48,7 +48,7 @@ def frame_of(session: SparkSession, given: Any, table: str) -> DataFrame:
     Raises SchemaError: it is none of these.
     """
     if hasattr(given, "createOrReplaceGlobalTempView"):
-        return given  # type: ignore[no-any-return]
+        return cast("DataFrame", given)
     if isinstance(given, str):
         return session.read.parquet(given) if "/" in given and "`" not in given else session.table(given)
     raise SchemaError(

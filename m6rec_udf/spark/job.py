@@ -223,6 +223,6 @@ def _load_events(con: duckdb.DuckDBPyConnection, tables: Tables, rejected: dict[
 def _save(session: SparkSession, lists: DataFrame, name: str) -> int:
     if "/" in name:
         lists.write.mode("overwrite").parquet(name)
-        return session.read.parquet(name).count()
+        return int(session.read.parquet(name).count())
     lists.write.mode("overwrite").saveAsTable(name)
-    return session.table(name).count()
+    return int(session.table(name).count())

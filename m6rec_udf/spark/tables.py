@@ -45,7 +45,7 @@ class Tables:
         try:
             frame.write.parquet(str(path))
         finally:
-            context.setJobDescription(None)  # type: ignore[arg-type]
+            context.setJobDescription(None)
         self._put(name, path)
 
     def take(self, con: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
