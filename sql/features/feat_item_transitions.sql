@@ -9,7 +9,7 @@ pairs as (
         item_idx,
         last_at,
         last_days,
-        (cast(user_idx as bigint) * 7919 + item_idx * 104729) % 2147483647 as mixed
+        (cast(user_idx as bigint) * 7919 + cast(item_idx as bigint) * 104729) % 2147483647 as mixed
     from feat_user_item
     where interest > 0
 ),

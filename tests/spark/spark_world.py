@@ -39,7 +39,7 @@ DATA = {"movielens": movielens, "grocery": grocery}
 
 
 def _filled(items: pl.DataFrame, events: pl.DataFrame, *, price: bool = False) -> dict[str, pl.DataFrame]:
-    """Prices, segments, ties, parts of seconds and an item without a row: what the data sets do not have."""
+    """Prices, segments, ties, parts of seconds, new items and one without a row: what the data sets do not have."""
     rng = np.random.default_rng(5)
     events = events.with_columns(
         pl.col("happened_at") + pl.Series(rng.integers(0, 1_000_000, len(events))).cast(pl.Duration("us")),
@@ -49,6 +49,10 @@ def _filled(items: pl.DataFrame, events: pl.DataFrame, *, price: bool = False) -
         items = items.with_columns(price=pl.Series(np.round(np.exp(rng.normal(1, 1, len(items))), 2)))
     items = items.with_columns(description=pl.Series([f"  item {n}; Größe {n % 7} 名\t" for n in range(len(items))]))
     items = items.sort("item_id").slice(1)
+    last = events["happened_at"].max()
+    new = {"item_id": ["new 1", "new 2"], "domain": items["domain"].head(2), "title": ["This week's", "Next week's"]}
+    born = pl.Series([last - timedelta(days=3), last + timedelta(days=4)]).cast(pl.Datetime("us"))
+    items = pl.concat([items, pl.DataFrame(new).with_columns(created_at=born)], how="diagonal")
     users = events["user_id"].unique().sort()
     segments = pl.DataFrame({"user_id": users, "segment": [f"segment {n % 3}" for n in range(len(users))]})
     ties = pl.DataFrame(

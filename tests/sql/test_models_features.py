@@ -147,6 +147,15 @@ def test_where_users_are_many_only_their_latest_items_count():
     assert pairs == {frozenset(pair) for pair in ((7, 8), (8, 9), (7, 9), (0, 9))}
 
 
+def test_transitions_of_a_large_catalogue_and_many_users():
+    """Numbers as large as they get are mixed without an overflow."""
+    con = given([("u", "a", "view", 2), ("u", "b", "view", 1)])
+    run(con, "feat_user_item")
+    con.execute("update feat_user_item set item_idx = item_idx + 2000000000, user_idx = user_idx + 2000000000")
+    models.run(con, models.collect()["feat_item_transitions"], BOUND, temporary=True)
+    assert rows(con, "select count(*) from feat_item_transitions") == [(2,)]
+
+
 def test_the_hundred_best_transitions_are_kept():
     events = [(f"u{n:03d}", item, "view", days) for n in range(120) for item, days in (("hub", 2), (f"x{n:03d}", 1))]
     events += [("more", "hub", "view", 2), ("more", "x119", "view", 1)]
