@@ -10,10 +10,11 @@ SEED ?= 0
 SECONDS ?= 600
 KILLS ?= 200
 
-.PHONY: help demo test app-test notebooks neighbours lint fuzz crash soak clean
+.PHONY: help demo test extras-test app-test notebooks neighbours lint fuzz crash soak clean
 help:
 	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
 	@echo 'make test    install the test extra and run the tests'
+	@echo 'make extras-test  install the optional models and run their tests'
 	@echo 'make app-test    the app in a headless Chromium (apt-get install chromium chromium-driver); screenshots'
 	@echo 'make notebooks   run every notebook, print its time'
 	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL and marimo'
@@ -28,6 +29,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+extras-test: $(VENV)/.installed-extras
+	$(BIN)/python -m pytest tests/extras $(PYTEST_FLAGS)
 
 app-test: $(VENV)/.installed-app
 	M6REC_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
@@ -69,6 +73,10 @@ $(VENV)/.installed-demo: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 	$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-extras: $(VENV)/.installed-test
+	$(INSTALL) -e '.[test-extras]'
+	@touch $@
 
 $(VENV)/.installed-app: $(VENV)/.installed-test
 	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi]'

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from m6rec_udf.side_by_side import use_satisfaction as use_satisfaction
     from m6rec_udf.tracking import track as track
     from m6rec_udf.trials import tune as tune
+    from m6rec_udf.zero_shot import rank_by_likelihood as rank_by_likelihood
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ _HOME = {
     "prometheus": "monitoring",
     "log_to": "logs",
     "init": "project",
+    "rank_by_likelihood": "zero_shot",
     "M6Error": "errors",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
