@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 STATIC_ENCODER = "static"
+MULTILINGUAL_ENCODER = "multilingual"
 BATCH_TEXTS = 64
 
 
@@ -151,9 +152,14 @@ class _Wrapped:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.name = str(getattr(inner, "name", f"{type(inner).__module__}.{type(inner).__qualname__}"))
+        if hasattr(inner, "encode_queries"):
+            self.encode_queries = lambda texts: self._checked(inner.encode_queries, texts)
 
     def encode(self, texts: list[str]) -> Floats:
-        vectors = np.asarray(self.inner.encode(texts), np.float32)
+        return self._checked(self.inner.encode, texts)
+
+    def _checked(self, encode: Callable[[list[str]], Any], texts: list[str]) -> Floats:
+        vectors = np.asarray(encode(texts), np.float32)
         expected = (len(texts), int(self.inner.dimension))
         if vectors.shape != expected:
             raise EncoderError(
@@ -166,13 +172,19 @@ class _Wrapped:
 
 
 def as_encoder(encoder: EncoderLike | None) -> Encoder:
-    """An encoder from None (the default), "static", a model name or path, or an object with encode and dimension.
+    """An encoder from None (the default), "static", "multilingual", a model name or path, or an object.
+
+    An object has ``encode`` and ``dimension``; ``encode_queries`` as well where questions are embedded in another way.
 
     Raises EncoderError: the object has no ``encode`` or no ``dimension``.
     """
     if encoder is None:
         return SentenceEncoder()
     if isinstance(encoder, str | Path):
+        if str(encoder) == MULTILINGUAL_ENCODER:
+            from m6rec_udf.multilingual import MultilingualEncoder
+
+            return as_encoder(MultilingualEncoder())
         return StaticEncoder() if str(encoder) == STATIC_ENCODER else SentenceEncoder(str(encoder))
     if isinstance(encoder, SentenceEncoder | StaticEncoder | HashEncoder | _Wrapped):
         return encoder
@@ -242,6 +254,12 @@ def embed_texts(
     row = np.empty(len(place), np.int64)
     row[np.concatenate([at, np.asarray([place[h] for h in new], np.int64)])] = np.arange(len(vectors))
     return np.ascontiguousarray(vectors[row[[place[h] for h in hashes]]], np.float32), len(new)
+
+
+def embed_queries(con: duckdb.DuckDBPyConnection, encoder: Encoder, texts: list[str]) -> Floats:
+    """Vectors of what somebody asks, float32 ``[len(texts), dimension]``; never kept: they are personal."""
+    ask = getattr(encoder, "encode_queries", None)
+    return embed_texts(con, encoder, texts, keep=False)[0] if ask is None else np.asarray(ask(texts), np.float32)
 
 
 def _keep(con: duckdb.DuckDBPyConnection, encoder: str, hashes: list[str], vectors: Floats) -> None:

@@ -437,12 +437,12 @@ def _make_embed(context: Context) -> Callable[..., Any]:
     def m6_embed(text: Any) -> Any:
         import pyarrow as pa
 
-        from m6rec_udf.embed import embed_texts
+        from m6rec_udf.embed import embed_queries
 
         texts = [value or "" for value in text.to_pylist()]
         con = context.open()
         try:
-            vectors, _ = embed_texts(con, context.encoder, texts, keep=False)
+            vectors = embed_queries(con, context.encoder, texts)
         finally:
             con.close()
         return pa.array(list(vectors), pa.list_(pa.float32()))
