@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from m6rec_udf.side_by_side import use_satisfaction as use_satisfaction
     from m6rec_udf.tracking import track as track
     from m6rec_udf.trials import tune as tune
+    from m6rec_udf.vector_columns import add_vectors as add_vectors
+    from m6rec_udf.vector_columns import drop_vectors as drop_vectors
     from m6rec_udf.zero_shot import rank_by_likelihood as rank_by_likelihood
 
 __version__ = "0.1.0"
@@ -76,6 +78,8 @@ _HOME = {
     "log_to": "logs",
     "init": "project",
     "rank_by_likelihood": "zero_shot",
+    "add_vectors": "vector_columns",
+    "drop_vectors": "vector_columns",
     "M6Error": "errors",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

@@ -81,9 +81,7 @@ def own_window(con: duckdb.DuckDBPyConnection, as_of: datetime) -> datetime:
     return last
 
 
-def _predictions(
-    con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime | None, version: int, k: int
-) -> None:
+def _predictions(con: duckdb.DuckDBPyConnection, as_of: datetime, until: datetime | None, version: int, k: int) -> None:
     """Fill ``eval_predictions`` and ``eval_shown_predictions``."""
     until = until or one(con, "select max(happened_at) from m6.behaviour where happened_at > $1", [as_of])[0]
     if until is None or until <= as_of:

@@ -262,6 +262,25 @@ def embed_queries(con: duckdb.DuckDBPyConnection, encoder: Encoder, texts: list[
     return embed_texts(con, encoder, texts, keep=False)[0] if ask is None else np.asarray(ask(texts), np.float32)
 
 
+def embed_hashed(
+    con: duckdb.DuckDBPyConnection, encoder: str, hashes: Sequence[str], encode: Callable[[list[str]], Floats]
+) -> Floats:
+    """Vectors by content hash, float32 ``[len(hashes), d]``: those of ``m6.text_vectors``, the others made and kept.
+
+    ``encode``: vectors of the contents with these hashes. They come in the order of ``hashes``, in fixed batches.
+    """
+    sql = "select content_hash, vector from m6.text_vectors where encoder = ? and content_hash in (select unnest(?))"
+    stored = con.sql(sql, params=[encoder, list(hashes)]).to_arrow_table()
+    known = dict(zip(stored["content_hash"].to_pylist(), _rows(stored["vector"].combine_chunks()), strict=True))
+    new = [digest for digest in hashes if digest not in known]
+    for start in range(0, len(new), 16 * BATCH_TEXTS):
+        chunk = new[start : start + 16 * BATCH_TEXTS]
+        made = encode(chunk)
+        _keep(con, encoder, chunk, made)
+        known.update(zip(chunk, made, strict=True))
+    return np.stack([known[digest] for digest in hashes])
+
+
 def _keep(con: duckdb.DuckDBPyConnection, encoder: str, hashes: list[str], vectors: Floats) -> None:
     """Store new vectors in ``m6.text_vectors``."""
     import pyarrow as pa

@@ -90,9 +90,7 @@ def _log_value(con: duckdb.DuckDBPyConnection, log: str, target: str | None) -> 
     )
 
 
-def _named(
-    con: duckdb.DuckDBPyConnection, name: str, what: str, needed: tuple[str, ...]
-) -> tuple[str, set[str]]:
+def _named(con: duckdb.DuckDBPyConnection, name: str, what: str, needed: tuple[str, ...]) -> tuple[str, set[str]]:
     """Quoted name of a table or view and its columns, after checking that it has the needed ones."""
     if re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*){0,2}", name) is None:
         raise ParameterError(f"{what} is {name!r}, expected the name of a table or view", "create a view and name it")

@@ -272,19 +272,19 @@ def likelihood(
 
     model = LanguageModel()
     begin = time.process_time()
-    found: dict[str, dict[str, list[str]]] = {"encoder": {}, "likelihood": {}, "over that of anybody": {}, "both": {}}
+    kinds = {"likelihood": False} | ({"over that of anybody": True} if given.slice == "validation" else {})
+    found: dict[str, dict[str, list[str]]] = {name: {} for name in ("encoder", *kinds, "both")}
     for user in targets:
-        seen = set(split.seen[user])
-        con.execute("create or replace temp table zs_seen as select unnest(?) as item_id", [sorted(seen)])
+        con.execute("create or replace temp table zs_seen as select unnest(?) as item_id", [split.seen[user]])
         con.execute(f"create or replace table zs_pool as from {among} anti join zs_seen using (item_id)")
-        for name, compared in (("likelihood", False), ("over that of anybody", True)):
+        for name, compared in kinds.items():
             ranked = m6.rank_by_likelihood(
                 con, liked[user], k=100, pool=100, among="zs_pool", model=model, compared=compared
             )
             found[name][user] = ranked["item_id"].to_list()
         near = ranked.sort(["similarity", "item_id"], descending=[True, False])["item_id"].to_list()
         found["encoder"][user] = near
-        places = {item: at + near.index(item) for at, item in enumerate(found["over that of anybody"][user])}
+        places = {item: at + near.index(item) for at, item in enumerate(found["likelihood"][user])}
         found["both"][user] = sorted(places, key=lambda item: (places[item], item))
     pool = {user: set(items) & targets[user] for user, items in found["encoder"].items()}
     reached = np.mean([len(pool[user]) / len(targets[user]) for user in targets])

@@ -1,7 +1,7 @@
 """Seconds of one reweighting on a log of 1,000,000 impressions and 100,000 feedback rows, all inside the window.
 
-    python benchmarks/loop/scale.py
-    python benchmarks/loop/scale.py --impressions 200000 --feedback 20000 --threads 1
+python benchmarks/loop/scale.py
+python benchmarks/loop/scale.py --impressions 200000 --feedback 20000 --threads 1
 """
 
 from __future__ import annotations

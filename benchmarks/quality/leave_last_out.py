@@ -102,9 +102,7 @@ def figures(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> pl.Dat
     """Tune, delete the last events, build, score everybody once; prints the table."""
     name_last(con, given.seed)
     others = {} if given.no_peers else tuned(con, given.k, given.budget)
-    con.execute(
-        "delete from m6.events where (user_id, item_id) in (select (user_id, item_id) from last_events)"
-    )
+    con.execute("delete from m6.events where (user_id, item_id) in (select (user_id, item_id) from last_events)")
     own = Own(given.seed)
     methods = {"m6rec": own.in_the_visit, "m6rec at the end": own.at_the_end, **others}
     found = common.frame(evaluation.score(con, methods, "last_events", k=given.k, seed=given.seed))

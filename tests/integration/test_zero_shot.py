@@ -89,7 +89,7 @@ class Reader:
 def test_the_language_model_orders_what_the_encoder_finds(catalogue):
     reader = Reader()
     found = m6.rank_by_likelihood(
-        catalogue, ["Cooking number 43", "Drama"], k=8, pool=30, model=reader, in_domain="books"
+        catalogue, ["Cooking number 43", "Drama"], k=8, pool=30, model=reader, in_domain="books", compared=True
     )
     near = rows(
         catalogue,
@@ -103,7 +103,7 @@ def test_the_language_model_orders_what_the_encoder_finds(catalogue):
     assert all(n % 2 == 0 for n in numbers)
     assert found["score"].to_list() == [1.0] * 8  # what is likely for anybody cancels
     assert found["rank"].to_list() == list(range(1, 9))
-    alone = m6.rank_by_likelihood(catalogue, "Cooking", k=3, pool=30, model=reader, compared=False)
+    alone = m6.rank_by_likelihood(catalogue, "Cooking", k=3, pool=30, model=reader)
     assert alone["score"].is_sorted(descending=True)
     assert alone["score"].n_unique() == 3
 
