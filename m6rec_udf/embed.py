@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 STATIC_ENCODER = "static"
 MULTILINGUAL_ENCODER = "multilingual"
+MULTILINGUAL_NAME = "multilingual-e5-small-q4-centred"
 BATCH_TEXTS = 64
 
 
@@ -48,7 +49,8 @@ class SentenceEncoder:
         self.name = name
         self._model: Any = None
 
-    def _load(self) -> Any:
+    def model(self) -> Any:
+        """The sentence-transformers model, loaded at first use."""
         if self._model is None:
             source = self.name
             if self.name == DEFAULT_ENCODER:
@@ -69,7 +71,7 @@ class SentenceEncoder:
 
     def encode(self, texts: list[str]) -> Floats:
         """Unit-length vectors of the texts, float32 ``[len(texts), dimension]``."""
-        vectors = self._load().encode(
+        vectors = self.model().encode(
             texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, np.float32)
@@ -181,11 +183,13 @@ def as_encoder(encoder: EncoderLike | None) -> Encoder:
     if encoder is None:
         return SentenceEncoder()
     if isinstance(encoder, str | Path):
-        if str(encoder) == MULTILINGUAL_ENCODER:
+        if str(encoder) in {MULTILINGUAL_ENCODER, MULTILINGUAL_NAME}:
             from m6rec_udf.multilingual import MultilingualEncoder
 
             return as_encoder(MultilingualEncoder())
-        return StaticEncoder() if str(encoder) == STATIC_ENCODER else SentenceEncoder(str(encoder))
+        return (
+            StaticEncoder() if str(encoder) in {STATIC_ENCODER, StaticEncoder.name} else SentenceEncoder(str(encoder))
+        )
     if isinstance(encoder, SentenceEncoder | StaticEncoder | HashEncoder | _Wrapped):
         return encoder
     missing = [name for name in ("encode", "dimension") if not hasattr(encoder, name)]

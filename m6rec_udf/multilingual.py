@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m6rec_udf.embed import unit
+from m6rec_udf.embed import MULTILINGUAL_NAME, unit
 from m6rec_udf.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class MultilingualEncoder:
     2021, "A Simple and Effective Method To Eliminate the Self Language Bias in Multilingual Representations").
     """
 
-    name = "multilingual-e5-small-q4-centred"
+    name = MULTILINGUAL_NAME
     dimension = 384
 
     def encode(self, texts: list[str]) -> Floats:
