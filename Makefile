@@ -9,15 +9,17 @@ CASES ?= 100000
 SEED ?= 0
 SECONDS ?= 600
 KILLS ?= 200
+SCREENSHOTS ?= docs/images
 
-.PHONY: help demo test extras-test app-test notebooks neighbours lint fuzz crash soak clean
+.PHONY: help demo test extras-test app-test notebooks neighbours spark-test lint fuzz crash soak clean
 help:
 	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
 	@echo 'make test    install the test extra and run the tests'
 	@echo 'make extras-test  install the optional models and run their tests'
 	@echo 'make app-test    the app in a headless Chromium (apt-get install chromium chromium-driver); screenshots'
 	@echo 'make notebooks   run every notebook, print its time'
-	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL and marimo'
+	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL, marimo, Altair, Optuna and the trackers'
+	@echo 'make spark-test  both engines row by row, a build on Spark (needs Java 17: apt-get install openjdk-17-jre-headless)'
 	@echo 'make lint    ruff, mypy, sqlfluff'
 	@echo 'make fuzz    $(CASES) hostile calls at every entrance, counted (CASES=, SEED=)'
 	@echo 'make crash   kill processes at 200 random moments and check what they leave (KILLS=200)'
@@ -34,7 +36,7 @@ extras-test: $(VENV)/.installed-extras
 	$(BIN)/python -m pytest tests/extras $(PYTEST_FLAGS)
 
 app-test: $(VENV)/.installed-app
-	M6REC_SCREENSHOTS=docs/images $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
+	M6REC_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
 
 notebooks: $(VENV)/.installed-app
 	$(BIN)/python notebooks/run.py $(NOTEBOOK_FLAGS)
@@ -43,7 +45,12 @@ notebooks: $(VENV)/.installed-app
 DBT := "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dbt'], sep=chr(10))"
 PURELIB := "import sysconfig; print(sysconfig.get_path('purelib'))"
 neighbours: $(VENV)/.installed-app $(VENV)-dbt/.installed
-	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours $(PYTEST_FLAGS)
+	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours \
+		tests/integration/test_plots.py tests/integration/test_trials.py $(PYTEST_FLAGS)
+
+spark-test: $(VENV)/.installed-spark
+	@command -v java >/dev/null 2>&1 || [ -x "$$JAVA_HOME/bin/java" ] || { echo 'm6rec: found no java, expected Java 17 or newer. Hint: apt-get install openjdk-17-jre-headless' >&2; exit 1; }
+	$(BIN)/python -m pytest tests/spark tests/sql/test_transpile.py tests/unit/test_spark_parts.py $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -79,7 +86,11 @@ $(VENV)/.installed-extras: $(VENV)/.installed-test
 	@touch $@
 
 $(VENV)/.installed-app: $(VENV)/.installed-test
-	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi]'
+	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi,tune,wandb,tensorboard,mlflow]'
+	@touch $@
+
+$(VENV)/.installed-spark: $(VENV)/.installed-test
+	$(INSTALL) -e '.[spark]'
 	@touch $@
 
 $(VENV)-dbt/.installed: $(VENV)/.installed-app

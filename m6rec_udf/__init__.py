@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from m6rec_udf.vector_columns import drop_vectors as drop_vectors
     from m6rec_udf.zero_shot import rank_by_likelihood as rank_by_likelihood
 
+    from . import spark as spark
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -94,10 +96,12 @@ _HOME = {
     "drop_vectors": "vector_columns",
     "M6Error": "errors",
 }
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", "spark", *_HOME]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
+    if name == "spark":  # a package of its own, whose extra is asked for at first use
+        return import_module("m6rec_udf.spark")
     if name in _HOME:
         value = getattr(import_module(f"m6rec_udf.{_HOME[name]}"), name)
         globals()[name] = value

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from m6rec_udf.arrivals import Reading
+    from m6rec_udf.engine import Engine
     from m6rec_udf.event_log import Log
     from m6rec_udf.registry import Context
 
@@ -52,7 +53,8 @@ class State:
         bound: what the SQL models are bound to at ``as_of``.
         staged: staging models that are temp tables or views as of ``as_of``.
         items, text, log: catalogue, text vectors of its items, behaviour.
-        own: features that SQL has to answer, see ``moment.own_features``.
+        engine: who runs the SQL models.
+        own: features that SQL has to answer, see ``engine.Engine.features_in_sql``.
         in_tables: models that were run as SQL for features and strategies.
         lightgbm: settings of the trees in place of the usual ones.
         new_strategies: (name, bit, description) of strategies without a bit so far.
@@ -64,6 +66,7 @@ class State:
     seed: int
     satisfaction: str
     clock: Clock
+    engine: Engine
     decisions: list[tuple[str, str, str]] = field(default_factory=list)
     as_of: datetime = field(init=False)
     marks: tuple[int, int] = field(init=False)

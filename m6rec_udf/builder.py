@@ -32,9 +32,10 @@ from m6rec_udf import (
 from m6rec_udf.build_state import Clock, Progress, State
 from m6rec_udf.cells import Cells, make_cells
 from m6rec_udf.embed import content_hash, embed_texts
+from m6rec_udf.engine import Engine, InDuckDB
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, checked_settings, no_rows, teaches, train
-from m6rec_udf.item_models import ItemModels, Learned
+from m6rec_udf.item_models import ItemModels
 from m6rec_udf.logs import logged
 from m6rec_udf.query import cursor, one
 from m6rec_udf.registry import Context, context_of
@@ -93,17 +94,59 @@ def build(
 
     Raises:
         ParameterError: ``lightgbm`` names another setting.
-        NotBuiltError: there is neither an item nor an event to build from.
+        NotBuiltError: there is neither an item nor an event to build from, or the events are elsewhere (a file made by
+            ``m6rec_udf.spark`` without them).
         ModelSqlError, SchemaError: a SQL model of the project is wrong.
     """
+    _require_events(con)
+    return build_with(
+        InDuckDB(),
+        con,
+        as_of=as_of,
+        seed=seed,
+        satisfaction=satisfaction,
+        activate=activate,
+        retrain=retrain,
+        lightgbm=lightgbm,
+        progress=progress,
+    )
+
+
+def build_with(
+    engine: Engine,
+    con: duckdb.DuckDBPyConnection,
+    *,
+    as_of: datetime | None = None,
+    seed: int = 0,
+    satisfaction: str | None = None,
+    activate: bool = True,
+    retrain: bool = False,
+    lightgbm: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """``build`` with the SQL models run by an engine."""
     context = context_of(con)
     work = cursor(con)
     try:
-        task = _Build(work, context, seed, satisfaction, Clock(progress))
+        task = _Build(work, context, seed, satisfaction, Clock(progress), engine)
         task.lightgbm = _lightgbm_in_force(work) if lightgbm is None else checked_settings(lightgbm)
         return task.run(as_of, activate=activate, retrain=retrain)
     finally:
         work.close()
+
+
+def _require_events(con: duckdb.DuckDBPyConnection) -> None:
+    """Raise NotBuiltError where the build in force has read events that are not in the file."""
+    context_of(con)
+    sql = (
+        "select m.parameters ->> '$.events_elsewhere' from m6.models as m "
+        "inner join m6.active as a on m.model_version = a.model_version"
+    )
+    if one(con, sql)[0] == "true":
+        raise NotBuiltError(
+            "the build in force was made on Spark from events that are not in this file, expected them in m6.events",
+            "build on Spark again: m6rec_udf.spark.build(session, events=..., target=...)",
+        )
 
 
 def _lightgbm_in_force(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -119,11 +162,18 @@ class _Build(State):
     """The steps of a build."""
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, context: Context, seed: int, satisfaction: str | None, clock: Clock
+        self,
+        con: duckdb.DuckDBPyConnection,
+        context: Context,
+        seed: int,
+        satisfaction: str | None,
+        clock: Clock,
+        engine: Engine,
     ) -> None:
         name = satisfaction or version.satisfaction_in_force(con)
         found = models.with_satisfaction(models.collect(context.project), name)
-        super().__init__(con, context, found, seed, name, clock)
+        super().__init__(con, context, found, seed, name, clock, engine)
+        self.decisions += engine.decisions
 
     def run(self, as_of: datetime | None, *, activate: bool, retrain: bool = False) -> BuildReport:
         """Read, learn or take over, commit."""
@@ -132,7 +182,7 @@ class _Build(State):
         self.marks = self._watermarks()
         self.reading = arrivals.Reading.of(self.con)
         strategies = self._strategies()
-        self.bound = moment.parameters(self.con, self.as_of, self._positive_at())
+        self.bound = moment.parameters(self.con, self.as_of, self._positive_at(), ask=self.engine.ask)
         self._stage(anew=retrain)
         basis = learned.basis(self.con, self.found, self.as_of, self.marks)
         self.con.execute("commit")
@@ -140,7 +190,7 @@ class _Build(State):
         embedded, blocks = self._embed()
         self.settings = self._settings(strategies)
         self.settings.columns = [list(block) for block in blocks]
-        self.own = moment.own_features(self.found)
+        self.own = self.engine.features_in_sql(self.found)
         known = None
         if not retrain:
             known = learned.in_force(self.con, self.settings, basis, self.found, self.items, self.text)
@@ -155,10 +205,10 @@ class _Build(State):
             self.settings.learned = basis
         wanted = sql_strategies.read_in_sql(self, past=False)
         if wanted:
-            moment.run_models(self.con, self.found, self.bound, wanted=wanted, keep=self.staged)
+            self.engine.run(self.con, self.found, self.bound, wanted=wanted, keep=self.staged)
         self._check_rows(self.bound)
         self.clock("features")
-        source: ItemModels = known.items if known else Learned(self.settings, self.items, self.text)
+        source: ItemModels = known.items if known else self.engine.item_models(self.settings, self.items, self.text)
         snapshot = moment.read_snapshot(
             *(self.con, self.bound, self.items, self.text, self.settings, self.log),
             learned=source,
@@ -194,23 +244,25 @@ class _Build(State):
         """Vectors of the items; how many texts were new, and the parts of the vectors where there are several."""
         texts = [t or "" for t in self.items["texts"]]
         self.items["hashes"] = [content_hash(text) for text in texts]
-        self.text, embedded = embed_texts(
+        embedded = self.engine.embed(self.con, self.context.encoder)
+        self.text, more = embed_texts(
             self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
         )
         self.text, blocks, there = vector_columns.joined(self.con, self.context, self.items, self.text)
         for found in there:
             self.decide(*found)
-        return embedded, blocks
+        return embedded + more, blocks
 
     def _stage(self, *, anew: bool) -> None:
         """Number users and items, read the behaviour: all of it, or what came since the stored histories."""
         staging = {name for name, model in self.found.items() if model.layer == "staging"}
         first = staging - {"stg_events"}
-        moment.run_models(self.con, self.found, self.bound, wanted=first)
-        models.check_columns(self.con, self.found[models.IN_FORCE], models.SATISFACTION_COLUMNS)
+        self.engine.run(self.con, self.found, self.bound, wanted=first)
+        graded = self.engine.columns(self.con, models.IN_FORCE)
+        models.check_columns(graded, self.found[models.IN_FORCE], models.SATISFACTION_COLUMNS)
         found = None if anew else event_log.appended(self.con, self.found, self.bound)
         if found is None:
-            moment.run_models(self.con, self.found, self.bound, wanted=staging, keep=frozenset(first))
+            self.engine.run(self.con, self.found, self.bound, wanted=staging, keep=frozenset(first))
             self.log, self.staged = event_log.read_log(self.con), frozenset(staging)
         else:
             self.log, self.staged = found, frozenset(first)
@@ -226,6 +278,7 @@ class _Build(State):
             seed=self.seed,
             lightgbm=self.lightgbm,
             regularisation=tuning.usual_regularisation(self.log.users),
+            events_elsewhere=not self.engine.has_events,
         )
         chosen.in_sql = [m.name.removeprefix("cand_") for m in sql_strategies.in_sql(self)]
         return chosen
@@ -236,10 +289,11 @@ class _Build(State):
         Checks of features run where one of them is the project's own; the shipped ones keep their grain.
         """
         features = {name: model for name, model in self.found.items() if model.layer == "features"}
+        own = moment.own_features(self.found)
         for path in sorted((resources.sql_root() / "checks" / "at_build").glob("*.sql")):
             check = models.Model(path.stem, "checks", path.read_text(encoding="utf-8"), "shipped")
             read = models.references(check, set(features))
-            if read and not read & self.own:
+            if read and not read & own:
                 continue
             for model in models.ordered(features, read):
                 if model.name not in self.in_tables:
@@ -254,7 +308,7 @@ class _Build(State):
     # what the data says about the settings
 
     def _latest(self) -> datetime:
-        row = one(
+        row = self.engine.ask(
             self.con,
             "select greatest((select max(happened_at) from m6.events), (select max(happened_at) from m6.feedback)), "
             "(select max(created_at) from m6.items), (select count(*) from m6.items)",
@@ -292,7 +346,7 @@ class _Build(State):
         return self.found[f"cand_{strategy}"].description
 
     def _positive_at(self) -> float:
-        chosen, best = moment.positive_at(self.con, self.as_of)
+        chosen, best = moment.positive_at(self.con, self.as_of, ask=self.engine.ask)
         self.decide("positive_at", chosen, f"the best behaviour in the data is worth a satisfaction of {best:.2f}")
         return chosen
 

@@ -11,9 +11,10 @@ what is changed by hand in those a build has read counts from the next build on,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -88,8 +89,12 @@ def reset_unless_made_with(con: duckdb.DuckDBPyConnection, found: dict[str, Mode
         reset(con)
 
 
-def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, marks: Marks, version: int) -> None:
-    """Store the log of a build, one row per user, inside the transaction of the build.
+def write(
+    con: duckdb.DuckDBPyConnection, found: dict[str, Model], packed_rows: Callable[[], Any], marks: Marks, version: int
+) -> None:
+    """Store the behaviour of a build, one row per user, inside the transaction of the build.
+
+    ``packed_rows``: gives them, see ``engine.Engine.histories``; called where they are stored.
 
     Nothing is stored where a row's grade may depend on other rows (a satisfaction function or staging of the
     project's own) or where events are a view without an order of arrival.
@@ -97,8 +102,7 @@ def write(con: duckdb.DuckDBPyConnection, found: dict[str, Model], log: Log, mar
     if not are_tables(con) or not all(found[name].path == "shipped" for name in models.LIVE):
         reset(con)
         return
-    ids = con.sql("select user_id from stg_users order by user_idx").to_arrow_table()["user_id"]
-    _replace_histories(con, packed(log, ids))
+    _replace_histories(con, packed_rows())
     unread = {}
     for table, sequence, last in (
         ("events", "event_seq", marks.event_seq),
@@ -184,7 +188,7 @@ def are_tables(con: duckdb.DuckDBPyConnection) -> bool:
     return int(kinds) == 4
 
 
-def _replace_histories(con: duckdb.DuckDBPyConnection, rows: pa.Table | None = None) -> None:
+def _replace_histories(con: duckdb.DuckDBPyConnection, rows: Any = None) -> None:
     """Write m6.stored_histories as a new table: where keys are deleted and come again, the index costs seconds."""
     comments = con.execute(
         "select column_name, comment from duckdb_columns() where schema_name = 'm6' "

@@ -75,7 +75,7 @@ class Learned:
     def factors(self, x: sp.csr_matrix) -> Factors:
         """Truncated singular values."""
         found = collaborative.svd_factors(x, factors=FACTORS, seed=self.chosen.seed)
-        return Factors(*found, _users(x))
+        return Factors(*found, users_of(x))
 
     def item_item(self, x: sp.csr_matrix) -> sp.csr_matrix:
         """Closed form and cosines, and weights of items without behaviour from their text."""
@@ -143,7 +143,7 @@ class TakenOver:
         if not self.folded_in and self._is_unmoved:
             self.kept |= {name: self._hashes[name] for name in MATRIX}
             return self._weights
-        without = _users(x) == 0
+        without = users_of(x) == 0
         is_kept = ~from_users & ~without if from_text.any() else ~from_users
         weights = _renumbered(self._weights, self._place, is_kept)
         if from_users.any():
@@ -153,7 +153,7 @@ class TakenOver:
     def _made_anew(self, x: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Masks of the items whose weights are made anew, from their users and from their text."""
         learned = _moved(self._before.learned_users, self._place) > 0
-        has_users = _users(x) > 0
+        has_users = users_of(x) > 0
         return has_users & ~learned, ~has_users & ~self._is_same_text
 
 
@@ -163,7 +163,7 @@ def places(before: list[str], now: list[str]) -> np.ndarray:
     return np.asarray([index.get(name, -1) for name in now], np.int64)
 
 
-def _users(x: sp.csr_matrix) -> np.ndarray:
+def users_of(x: sp.csr_matrix) -> np.ndarray:
     """Users of each item, int32 ``[n]``."""
     return np.bincount(x.indices, minlength=x.shape[1]).astype(np.int32)
 
@@ -209,7 +209,7 @@ def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
 
 def with_new_items(x: sp.csr_matrix, weights: sp.csr_matrix, text: np.ndarray, items: dict[str, Any]) -> sp.csr_matrix:
     """Item-item weights learned from ``x`` and those of items without behaviour, from their text and its words."""
-    users = _users(x)
+    users = users_of(x)
     if (users > 0).all():
         return weights
     return new_items.with_new_items(weights, text, words_of(items), users, most_items=CLOSED_FORM_ITEMS)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from m6rec_udf.build_state import State
 
 
+ITEM_TABLES = ("item_neighbours", "item_factors", "item_trend", "item_text_vectors")
+
+
 def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, prefix: str) -> None:
     """What Python learned about items, as the tables the strategies' SQL reads.
 

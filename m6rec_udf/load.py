@@ -313,7 +313,7 @@ def _append(con: duckdb.DuckDBPyConnection, plan: Plan, batch: str, rows: int) -
         base = _reserve(con, _SEQUENCES[plan.table], count)
         con.execute(_INSERTS[plan.table], {"batch": batch, "base": base, "first": first})
     if best is not None and plan.table == "events":
-        _raise_scale(con, best)
+        raise_scale(con, best)
     return count, 0
 
 
@@ -329,7 +329,7 @@ def _reserve(con: duckdb.DuckDBPyConnection, sequence: str, count: int) -> int:
             return int(low)
 
 
-def _raise_scale(con: duckdb.DuckDBPyConnection, best: float) -> None:
+def raise_scale(con: duckdb.DuckDBPyConnection, best: float) -> None:
     """Ratings above the scale of m6.event_types lift its upper end to 5, 10, 100 or their maximum."""
     top = next((step for step in _LADDER if best <= step), best)
     con.execute("update m6.event_types set value_high = ? where event_type = 'rating' and value_high < ?", [top, best])

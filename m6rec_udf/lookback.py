@@ -13,7 +13,7 @@ import numpy as np
 from m6rec_udf import models, moment, sql_strategies, training, tuning
 from m6rec_udf.event_log import read_log
 from m6rec_udf.fitting import Examples, Rows, join, no_rows
-from m6rec_udf.item_models import Learned, with_new_items
+from m6rec_udf.item_models import with_new_items
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
@@ -31,18 +31,18 @@ def examples(state: State, cells: Cells | None) -> Examples:
     lasting, read = state.lasting, sql_strategies.read_in_sql(state, past=True)
     windows = list(zip(starts, [state.as_of, *starts], strict=False))
     if "stg_events" not in state.staged:
-        moment.run_models(state.con, state.found, state.bound, wanted={"stg_events"}, keep=state.staged)
+        state.engine.run(state.con, state.found, state.bound, wanted={"stg_events"}, keep=state.staged)
         state.staged |= {"stg_events"}
     outcomes = [_outcomes(state, *window) for window in windows]
     impressions = _impressions(state, windows)
     if starts and read:  # staging is run at earlier moments
         state.staged &= {"stg_items", "stg_users"}
     for at, when in enumerate(starts):
-        bound = moment.parameters(state.con, when, state.settings.positive_at)
-        moment.run_models(state.con, state.found, bound, wanted=read, keep=lasting)
+        bound = moment.parameters(state.con, when, state.settings.positive_at, ask=state.engine.ask)
+        state.engine.run(state.con, state.found, bound, wanted=read, keep=lasting)
         log = state.log if models.IN_FORCE in lasting else read_log(state.con)
         state.clock("features of past moments")
-        learned = Learned(state.settings, state.items, state.text, has_weights=at > 0)
+        learned = state.engine.item_models(state.settings, state.items, state.text, has_weights=at > 0)
         snapshot = moment.read_snapshot(
             state.con, bound, state.items, state.text, state.settings, log, learned=learned, own=state.own
         )
@@ -95,7 +95,7 @@ def _impressions(state: State, windows: list[tuple[datetime, datetime]]) -> list
     found = []
     for start, end in windows:
         bound = {"window_start": start, "window_end": end}
-        models.run(state.con, state.found["mart_impressions"], bound, temporary=True)
+        state.engine.run_alone(state.con, state.found["mart_impressions"], bound)
         rows = state.con.execute(
             "select cast(dense_rank() over (order by request_id) - 1 as bigint) as request, user_idx, item_idx, "
             "rank, propensity, epoch(shown_at) as shown_at, satisfaction "
@@ -113,7 +113,7 @@ def _impressions(state: State, windows: list[tuple[datetime, datetime]]) -> list
 
 
 def _outcomes(state: State, start: datetime, end: datetime) -> training.Outcomes:
-    models.run(state.con, state.found["mart_outcomes"], {"window_start": start, "window_end": end}, temporary=True)
+    state.engine.run_alone(state.con, state.found["mart_outcomes"], {"window_start": start, "window_end": end})
     rows = state.con.execute("from mart_outcomes order by user_idx, item_idx").fetchnumpy()
     return training.Outcomes(
         rows["user_idx"].astype(np.int64),

@@ -194,9 +194,8 @@ def _literal(value: Any) -> str:
     return f"cast('{float(value)!r}' as double)"
 
 
-def check_columns(con: duckdb.DuckDBPyConnection, model: Model, expected: tuple[str, ...] = CANDIDATE_COLUMNS) -> None:
+def check_columns(columns: tuple[str, ...], model: Model, expected: tuple[str, ...] = CANDIDATE_COLUMNS) -> None:
     """Raise SchemaError unless the model's table has exactly the columns of every model of its kind."""
-    columns = tuple(row[0] for row in con.execute(f"describe {model.name}").fetchall())
     if columns != expected:
         raise SchemaError(
             f"the model {model.name} ({model.path}) has the columns {', '.join(columns)}, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ class Settings:
         lightgbm: settings of the trees in place of ``fitting.PARAMETERS``.
         learned: from what the settings above and the satisfaction model were learned (``learned.basis``), and by
             which version.
+        events_elsewhere: the events that were read are not in the file.
     """
 
     positive_at: float
@@ -63,6 +65,7 @@ class Settings:
     columns: list[list[Any]] = field(default_factory=list)
     lightgbm: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
+    events_elsewhere: bool = False
 
 
 def seconds(moment: datetime) -> float:
@@ -70,16 +73,20 @@ def seconds(moment: datetime) -> float:
     return moment.replace(tzinfo=UTC).timestamp()
 
 
-def parameters(con: duckdb.DuckDBPyConnection, as_of: datetime, positive_at: float) -> dict[str, Any]:
-    """What the SQL models are bound to at a moment."""
-    start = one(con, "select min(happened_at) from m6.events where happened_at <= ?", [as_of])[0] or as_of
+def parameters(
+    con: duckdb.DuckDBPyConnection, as_of: datetime, positive_at: float, *, ask: Callable[..., tuple[Any, ...]] = one
+) -> dict[str, Any]:
+    """What the SQL models are bound to at a moment; ``ask``: who knows the contract tables, see ``engine.Engine``."""
+    start = ask(con, "select min(happened_at) from m6.events where happened_at <= ?", [as_of])[0] or as_of
     span = max((as_of - start).total_seconds() / 86400.0, 1.0)
     return {"as_of": as_of, "span_days": span, "positive_at": positive_at}
 
 
-def positive_at(con: duckdb.DuckDBPyConnection, as_of: datetime) -> tuple[float, float]:
+def positive_at(
+    con: duckdb.DuckDBPyConnection, as_of: datetime, *, ask: Callable[..., tuple[Any, ...]] = one
+) -> tuple[float, float]:
     """Satisfaction from which behaviour counts as a success, and the best one the data can show."""
-    found = one(
+    found = ask(
         con,
         "select max(case when value_high is not null then 1.0 else satisfaction end) from m6.event_types "
         "where event_type in (select distinct event_type from m6.events where happened_at <= ?) and interest > 0",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import duckdb
 
 MOST_POINTS = 5000  # what a browser draws without pause; Altair's own limit
+MOST_COLOURS = 9  # of the ten that eyes keep apart, one is for all other values
+WIDTH = 520  # pixels
 
 
 def reliability_curve(con: duckdb.DuckDBPyConnection, predictions: str = "eval_predictions", *, bins: int = 10) -> Any:
@@ -35,7 +37,7 @@ def reliability_curve(con: duckdb.DuckDBPyConnection, predictions: str = "eval_p
     diagonal = alt.Chart(_values([{"predicted": v, "observed": v} for v in (0.0, largest)]))
     x, y = alt.X("predicted:Q", title="promised"), alt.Y("observed:Q", title="seen")
     curve = alt.Chart(_values(data)).mark_line(point=True).encode(x=x, y=y, tooltip=["bin:O", "n:Q", x, y])
-    return diagonal.mark_line(strokeDash=[4, 4], color="grey").encode(x=x, y=y) + curve
+    return _sized(diagonal.mark_line(strokeDash=[4, 4], color="grey").encode(x=x, y=y) + curve)
 
 
 def weights_over_time(con: duckdb.DuckDBPyConnection, *, domain: str = "*", segment: str = "*") -> Any:
@@ -56,11 +58,14 @@ def weights_over_time(con: duckdb.DuckDBPyConnection, *, domain: str = "*", segm
     alt = _altair()
     base = alt.Chart(_values(data)).encode(x=alt.X("policy_version:O", title="version"), color="strategy:N")
     line = base.mark_line(point=True).encode(y="weight:Q", tooltip=["strategy:N", "weight:Q", "moment:N", "status:N"])
-    return base.mark_area(opacity=0.12).encode(y="floor:Q", y2="weight:Q") + line
+    return _sized(base.mark_area(opacity=0.12).encode(y="floor:Q", y2="weight:Q") + line)
 
 
 def policy_value(con: duckdb.DuckDBPyConnection, policies: Sequence[str | int]) -> Any:
-    """What policies would have earned on the log, by estimator, with 95 % intervals (``m6.policy_value``)."""
+    """What policies would have earned on the log, by estimator, with 95 % intervals; a panel per unit.
+
+    The rows are those of ``m6.policy_value``.
+    """
     if not policies:
         raise ParameterError("policies is empty, expected some policy versions", "from m6.policy_versions")
     data = []
@@ -68,8 +73,12 @@ def policy_value(con: duckdb.DuckDBPyConnection, policies: Sequence[str | int]) 
         rows = _rows(con, "from m6.policy_value($policy)", {"policy": str(policy)}, "serve and collect feedback first")
         data += [{"policy": str(policy), **row} for row in rows]
     alt = _altair()
-    base = alt.Chart(_values(data)).encode(y=alt.Y("policy:N"), color="estimator:N", yOffset="estimator:N")
-    return base.mark_rule().encode(x="low:Q", x2="high:Q") + base.mark_point(filled=True).encode(x="value:Q")
+    base = alt.Chart().encode(y=alt.Y("policy:N"), color="estimator:N", yOffset="estimator:N")
+    x = alt.X("value:Q", title="value")
+    rules = base.mark_rule().encode(x=alt.X("low:Q", title="value"), x2="high:Q")
+    points = rules + base.mark_point(filled=True).encode(x=x)
+    panels = _sized(points).facet(row=alt.Row("unit:N", title="per"), data=_values(data))
+    return panels.resolve_scale(x="independent", y="independent")
 
 
 def metric_by_segment(
@@ -92,7 +101,7 @@ def metric_by_segment(
     alt = _altair()
     base = alt.Chart(_values(data)).encode(y=alt.Y("group_name:N", title=group_kind), tooltip=["n:Q", "value:Q"])
     points = base.mark_point(filled=True).encode(x=alt.X("value:Q", title=metric))
-    return base.mark_rule().encode(x="low:Q", x2="high:Q") + points
+    return _sized(base.mark_rule().encode(x="low:Q", x2="high:Q") + points)
 
 
 def score_distribution(con: duckdb.DuckDBPyConnection, lists: str, *, bins: int = 40) -> Any:
@@ -110,14 +119,14 @@ def score_distribution(con: duckdb.DuckDBPyConnection, lists: str, *, bins: int 
     for row in data:
         row["end"] = row["score"] + row["width"]
     chart = alt.Chart(_values(data)).mark_bar()
-    return chart.encode(x=alt.X("score:Q", bin="binned", title="satisfaction"), x2="end:Q", y="n:Q")
+    return _sized(chart.encode(x=alt.X("score:Q", bin="binned", title="satisfaction"), x2="end:Q", y="n:Q"))
 
 
 def catalogue_map(con: duckdb.DuckDBPyConnection, *, color: str = "category", most: int = MOST_POINTS) -> Any:
     """Items by the two largest principal components of their text vectors: near each other, alike in words.
 
     Args:
-        color: column of m6.items.
+        color: column of m6.items; all but its most frequent values of those shown are "other".
         most: items shown; of more, a sample by the hash of item_id.
     """
     import numpy as np
@@ -127,9 +136,14 @@ def catalogue_map(con: duckdb.DuckDBPyConnection, *, color: str = "category", mo
         raise UnknownNameError(f"m6.items has no column {color!r}, expected one of {', '.join(known)}", "see m6.items")
     data = _rows(
         con,
-        f'select v.item_id, i.title, cast(i."{color}" as varchar) as color, v.vector from m6.item_vectors as v '
-        "inner join m6.items as i on v.item_id = i.item_id order by md5(v.item_id), v.item_id limit $most",
-        {"most": min(most, MOST_POINTS)},
+        f'with chosen as (select v.item_id, i.title, cast(i."{color}" as varchar) as color, v.vector '
+        "from m6.item_vectors as v inner join m6.items as i on v.item_id = i.item_id "
+        "order by md5(v.item_id), v.item_id limit $most), "
+        "frequent as (select color from chosen where color is not null group by color "
+        "order by count(*) desc, color limit $colours) "
+        "select c.item_id, c.title, case when c.color is null or f.color is not null then c.color else 'other' end "
+        "as color, c.vector from chosen as c left join frequent as f on c.color = f.color order by c.item_id",
+        {"most": min(most, MOST_POINTS), "colours": MOST_COLOURS},
         "build first: m6rec_udf.build(con)",
     )
     vectors = np.array([row.pop("vector") for row in data], np.float64)
@@ -141,7 +155,8 @@ def catalogue_map(con: duckdb.DuckDBPyConnection, *, color: str = "category", mo
         row |= {"x": x, "y": y}
     alt = _altair()
     chart = alt.Chart(_values(data)).mark_circle(size=30)
-    return chart.encode(x="x:Q", y="y:Q", color=alt.Color("color:N", title=color), tooltip=["item_id:N", "title:N"])
+    shade = alt.Color("color:N", title=color)
+    return _sized(chart.encode(x="x:Q", y="y:Q", color=shade, tooltip=["item_id:N", "title:N"]))
 
 
 def coverage_curve(con: duckdb.DuckDBPyConnection, lists: str) -> Any:
@@ -156,7 +171,7 @@ def coverage_curve(con: duckdb.DuckDBPyConnection, lists: str) -> Any:
         "create table mine as from m6.recommend_many('m6.known_users')",
     )
     alt = _altair()
-    return alt.Chart(_values(data)).mark_line(point=True).encode(x="k:Q", y=alt.Y("coverage:Q"))
+    return _sized(alt.Chart(_values(data)).mark_line(point=True).encode(x="k:Q", y=alt.Y("coverage:Q")))
 
 
 def feature_importance(con: duckdb.DuckDBPyConnection, version: int | None = None, *, most: int = 20) -> Any:
@@ -175,7 +190,8 @@ def feature_importance(con: duckdb.DuckDBPyConnection, version: int | None = Non
         "m6.models lists the builds; one that learned too little has no trees",
     )
     alt = _altair()
-    return alt.Chart(_values(data)).mark_bar().encode(x="gain:Q", y=alt.Y("feature:N", sort="-x"), color="part:N")
+    bars = alt.Chart(_values(data)).mark_bar()
+    return _sized(bars.encode(x="gain:Q", y=alt.Y("feature:N", sort="-x"), color="part:N"))
 
 
 def _altair() -> Any:
@@ -190,6 +206,10 @@ def _altair() -> Any:
             "the package altair is not installed, expected it for charts", "pip install 'm6rec[plots]'"
         ) from error
     return altair
+
+
+def _sized(chart: Any) -> Any:
+    return chart.properties(width=WIDTH)
 
 
 def _values(rows: list[dict[str, Any]]) -> Any:

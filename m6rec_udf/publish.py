@@ -223,7 +223,7 @@ def _new_file(work: duckdb.DuckDBPyConnection, target: Path, storage: str | None
             work.execute(f"checkpoint {catalog}")
         finally:
             work.execute(f"detach {catalog}")
-        _take_place(temporary, target)
+        take_place(temporary, target)
 
 
 @contextmanager
@@ -258,7 +258,7 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def _take_place(temporary: Path, target: Path) -> None:
+def take_place(temporary: Path, target: Path) -> None:
     """Put a finished file in the place of ``target`` so that a loss of power leaves one of the two, whole."""
     os.chmod(temporary, target.stat().st_mode & 0o777 if target.exists() else 0o600)
     _sync(temporary)
@@ -349,7 +349,7 @@ def compact(path: str | Path) -> tuple[int, int]:
                 dressed.close()
         guard = require_closed(target)  # keeps writers away until the new file is in place
         try:
-            _take_place(temporary, target)
+            take_place(temporary, target)
         finally:
             guard.close()
     return before, target.stat().st_size

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf import models, moment
-from m6rec_udf.item_tables import write_item_tables
-from m6rec_udf.query import one
+from m6rec_udf.item_tables import ITEM_TABLES, write_item_tables
 
 if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
     from m6rec_udf.build_state import State
 
 EXTRA_PER_USER = 60
+EVERYBODY = models.Model("candidate_users", "strategies", "select user_idx from stg_users", "shipped")
 
 
 def in_sql(state: State) -> list[models.Model]:
     """Enabled strategies that live in SQL only."""
-    has_relations = one(state.con, "select 1 from m6.relations limit 1")[0] is not None
+    has_relations = state.engine.ask(state.con, "select 1 from m6.relations limit 1")[0] is not None
     return [
         m
         for m in state.found.values()
@@ -35,20 +35,23 @@ def in_sql(state: State) -> list[models.Model]:
 def _run(state: State, found: list[models.Model], snapshot: Snapshot, bound: dict[str, Any]) -> None:
     """Materialise strategies for everybody, at the moment of the snapshot and the tables."""
     write_item_tables(state.con, snapshot, "")
-    state.con.execute("create or replace temp table candidate_users as select user_idx from stg_users")
+    state.engine.share(state.con, ITEM_TABLES)
+    state.engine.run_alone(state.con, EVERYBODY, bound)
     for model in found:
-        models.run(state.con, model, bound, temporary=True)
-        models.check_columns(state.con, model)
+        state.engine.run_alone(state.con, model, bound)
+        models.check_columns(state.engine.columns(state.con, model.name), model)
+        state.engine.run_alone(state.con, _best_of(state, model.name), bound)
 
 
-def _best_of(state: State, name: str) -> str:
-    """SELECT of a strategy's best items per user after the filters that every strategy gets."""
+def _best_of(state: State, name: str) -> models.Model:
+    """A strategy's best items per user after the filters that every strategy gets."""
     unseen = "" if state.settings.repeats_allowed else "anti join feat_user_item using (user_idx, item_idx) "
-    return (
+    sql = (
         f"select user_idx, item_idx from {name} {unseen}where raw_score is not null "
         "qualify row_number() over (partition by user_idx order by round(raw_score, 9) desc, item_idx) "
         f"<= {EXTRA_PER_USER}"
     )
+    return models.Model(f"best_{name}", "strategies", sql, "shipped")
 
 
 def candidates_at(state: State, snapshot: Snapshot, bound: dict[str, Any]) -> Any:
@@ -59,7 +62,7 @@ def candidates_at(state: State, snapshot: Snapshot, bound: dict[str, Any]) -> An
     _run(state, found, snapshot, bound)
     parts = []
     for model in found:
-        rows = state.con.execute(_best_of(state, model.name)).fetchnumpy()
+        rows = state.con.execute(f"from best_{model.name}").fetchnumpy()
         user = rows["user_idx"].astype(np.int64)
         bit = state.settings.strategies[model.name.removeprefix("cand_")]
         parts.append((user, rows["item_idx"].astype(np.int64), np.full(len(user), bit)))
@@ -80,9 +83,8 @@ def for_everybody(state: State, strategies: dict[str, int], snapshot: Snapshot) 
         _run(state, found, snapshot, state.bound)
     for model in found:
         bit = strategies[model.name.removeprefix("cand_")]
-        best = _best_of(state, model.name)
         selects.append(
-            f"select u.user_id, i.item_id, cast({int(bit)} as utinyint) as bit from ({best}) as c "
+            f"select u.user_id, i.item_id, cast({int(bit)} as utinyint) as bit from best_{model.name} as c "
             "join stg_users as u using (user_idx) join stg_items as i using (item_idx)"
         )
     return selects

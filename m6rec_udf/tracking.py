@@ -34,12 +34,15 @@ class WandbTracker:
     def log(self, run_id: str, kind: str, parameters: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """See Tracker."""
         settings = self._wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
+        is_alone = self._wandb.run is None  # a run of the caller's own goes on
         run = self._wandb.init(
             project="m6rec", id=run_id, name=run_id, job_type=kind, config=dict(parameters), dir=str(self._folder),
-            mode="offline", settings=settings,
+            mode="offline", settings=settings, reinit="create_new",
         )  # fmt: skip
         run.log(dict(metrics))
         run.finish()
+        if is_alone:
+            self._wandb.teardown()  # finish() may answer before its service has written the file
 
 
 class TensorBoardTracker:

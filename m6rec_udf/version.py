@@ -165,7 +165,7 @@ def _write_histories(state: State, version: int, *, is_settled: bool) -> None:
         histories.reset(con)
     else:
         marks = histories.Marks(*state.marks, state.as_of, passed)
-        histories.write(con, state.found, state.log, marks, version)
+        histories.write(con, state.found, lambda: state.engine.histories(con, state.log), marks, version)
     con.execute("insert into m6.history_edits select unnest(cast(? as varchar[]))", [edited])
     con.execute("update m6.history_marks set types_hash = ?", [reading.types_hash])
 

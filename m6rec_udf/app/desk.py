@@ -7,12 +7,14 @@ candidate weights. The clock is the data's where the data has ended long ago (se
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from m6rec_udf import plots
 from m6rec_udf.errors import M6Error, ParameterError, UnknownNameError
 from m6rec_udf.policy_versions import FLOOR, insert_weights, next_version, strategy_names
 from m6rec_udf.publish import first_row, quote_name
@@ -202,10 +204,57 @@ def history(con: duckdb.DuckDBPyConnection, user: str, k: int = 12) -> list[dict
     )
 
 
-def explanation(con: duckdb.DuckDBPyConnection, user: str, item: str) -> pl.DataFrame:
-    """The rows of ``m6.explain``: what the page shows under "Why"."""
-    rows: pl.DataFrame = con.sql("from m6.explain($user, $item)", params={"user": user, "item": item}).pl()
+def explanation(con: duckdb.DuckDBPyConnection, question: Question, item: str) -> pl.DataFrame:
+    """The rows of ``m6.explain`` for an item of the list that the question gives."""
+    given = {name: question.arguments()[name] for name in ("user", "k", "domain", "among")}
+    rows: pl.DataFrame = con.sql(
+        "from m6.explain($user, $item, k := $k, in_domain := $domain, among := $among)", params={**given, "item": item}
+    ).pl()
     return rows
+
+
+def named_item(con: duckdb.DuckDBPyConnection, text: str) -> str:
+    """The item_id of an id, a title, or a part of a title (the shortest title that has it).
+
+    Raises UnknownNameError: no item has it.
+    """
+    found = first_row(
+        con.execute(
+            "select item_id from m6.items where item_id = $text or contains(lower(title), lower($text)) "
+            "order by item_id <> $text, length(title), item_id limit 1",
+            {"text": text.strip()},
+        )
+    )
+    if found is None:
+        raise UnknownNameError(f"no item is called {text.strip()!r}, expected an item_id or a part of a title")
+    return str(found[0])
+
+
+def left_out(con: duckdb.DuckDBPyConnection, question: Question, text: str) -> pl.DataFrame:
+    """The rows of ``m6.why_not`` for an item that is named by id or title, in the list that the question gives."""
+    given = {name: value for name, value in question.arguments().items() if name != "policy"}
+    rows: pl.DataFrame = con.sql(
+        "from m6.why_not($user, $item, k := $k, in_domain := $domain, among := $among, boosts := $boosts, "
+        "diversity := $diversity, calibrated := $calibrated)",
+        params={**given, "item": named_item(con, text)},
+    ).pl()
+    return rows
+
+
+CHARTS: dict[str, Callable[[duckdb.DuckDBPyConnection], Any]] = {
+    "Catalogue map": plots.catalogue_map,
+    "Weights over time": plots.weights_over_time,
+    "Policy value": lambda con: plots.policy_value(con, ["active", *(["candidate"] if candidate(con) else [])]),
+    "Feature importance": plots.feature_importance,
+}
+
+
+def chart(con: duckdb.DuckDBPyConnection, name: str) -> Any:
+    """One of CHARTS as an Altair chart.
+
+    Raises MissingExtraError: Altair is not installed. ParameterError: there is nothing to draw yet.
+    """
+    return CHARTS[name](con)
 
 
 def candidate(con: duckdb.DuckDBPyConnection) -> int | None:

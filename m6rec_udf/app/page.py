@@ -227,14 +227,46 @@ def _(listed, mo):
 
 
 @app.cell
-def _(attempt, desk, has_words, mo, user, warning, why):
-    # `m6.explain` and, for items that are not in the list, `m6.why_not` belong here
-    _told = ""
-    if why.value and not has_words:
-        _answer, _failed = attempt(desk.explanation, user, why.value)
-        _told = warning(_failed) if _failed else mo.ui.table(_answer, selection=None, page_size=10)
-    explained = mo.vstack([why, _told])
+def _(mo):
+    missing = mo.ui.text(label="or why not another?", placeholder="an item id or a title", debounce=True)
+    return (missing,)
+
+
+@app.cell
+def _(attempt, desk, get_turn, has_words, missing, mo, question, text, warning, why):
+    get_turn()
+    _told = []
+    _asked = (missing.value or "").strip()
+    if has_words:
+        _told = [mo.md("The list for words is near the words and nothing else: there is no more to explain.")]
+    elif _asked or why.value:
+        _work, _item = (desk.left_out, _asked) if _asked else (desk.explanation, why.value)
+        _answer, _failed = attempt(_work, question, _item)
+        if _failed:
+            _told = [warning(_failed)]
+        else:
+            _words = [] if _asked else [mo.Html(f"<p id='m6-why'>{text(_answer['name'][0])}</p>")]
+            _told = [*_words, mo.ui.table(_answer, selection=None, page_size=12)]
+    explained = mo.vstack([mo.hstack([why, missing], justify="start", wrap=True), *_told])
     return (explained,)
+
+
+@app.cell
+def _(desk, mo):
+    drawn = mo.ui.dropdown(list(desk.CHARTS), label="Chart")
+    return (drawn,)
+
+
+@app.cell
+def _(attempt, desk, drawn, get_turn, mo, warning):
+    get_turn()
+    _picture = []
+    if drawn.value:
+        _chart, _failed = attempt(desk.chart, drawn.value)
+        _shown = "" if _failed else f'<div class="m6-chart" title="{drawn.value}">{mo.as_html(_chart)}</div>'
+        _picture = [warning(_failed) if _failed else mo.Html(_shown)]
+    charts = mo.vstack([drawn, *_picture])
+    return (charts,)
 
 
 @app.cell
@@ -327,8 +359,8 @@ def _(attempt, desk, get_turn, mo, query, table, warning):
 
 
 @app.cell
-def _(behind, explained, loop, mo):
-    mo.ui.tabs({"Weights": loop, "Why": explained, "Tables": behind})
+def _(behind, charts, explained, loop, mo):
+    mo.ui.tabs({"Weights": loop, "Why": explained, "Charts": charts, "Tables": behind})
 
 
 if __name__ == "__main__":

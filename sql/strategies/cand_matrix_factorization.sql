@@ -26,10 +26,10 @@ proposed as (
     select
         u.user_idx,
         f.item_idx,
-        list_inner_product(u.factors, f.factors) * t.trend_factor as raw_score
+        list_inner_product(cast(u.factors as double[]), cast(f.factors as double[])) * t.trend_factor as raw_score
     from user_factors as u
     cross join item_factors as f
     inner join item_trend as t on f.item_idx = t.item_idx
 )
 
-select * from proposed where raw_score > 0
+select * from proposed where round(raw_score, 9) > 0

@@ -28,11 +28,11 @@ proposed as (
     select
         u.user_idx,
         v.item_idx,
-        list_inner_product(u.vector, v.vector) as raw_score
+        list_inner_product(cast(u.vector as double[]), cast(v.vector as double[])) as raw_score
     from user_vectors as u
     cross join item_text_vectors as v
     inner join known as k on v.item_idx = k.item_idx
     anti join history as h on u.user_idx = h.user_idx and v.item_idx = h.item_idx
 )
 
-select * from proposed where raw_score > 0
+select * from proposed where round(raw_score, 9) > 0

@@ -82,6 +82,20 @@ class Page:
         element.click()
         return True
 
+    def choose(self, start):
+        """Choose the first option, of whatever list, that begins with the text."""
+        from selenium.webdriver.support.ui import Select
+
+        def chosen():
+            for element in self.all("select"):
+                option = next((o.text for o in Select(element).options if o.text.startswith(start)), None)
+                if option is not None:
+                    Select(element).select_by_visible_text(option)
+                    return True
+            return False
+
+        self.until(chosen)
+
     def field(self, placeholder):
         return self.until(lambda: self.all(f"[placeholder='{placeholder}']"))[0]
 
@@ -195,13 +209,9 @@ def test_weights_become_a_candidate_are_adopted_and_taken_back(page):
 
 def test_rules_and_diversity_change_the_list(page):
     before = page.listed()
-    chosen = [e for e in page.all("select") if "nineties" in e.text]
-    from selenium.webdriver.support.ui import Select
-
-    Select(chosen[0]).select_by_visible_text("nineties")
+    page.choose("nineties")
     ruled = page.until(lambda: page.listed() != before and page.listed())
-    boosted = [e for e in page.all("select") if "funny" in e.text]
-    Select(boosted[0]).select_by_visible_text("funny")
+    page.choose("funny")
     page.until(lambda: page.listed() != ruled)
     handle = page.all("[role='slider']")[0]
     from selenium.webdriver.common.keys import Keys
@@ -231,6 +241,26 @@ def test_words_and_wrong_input(page):
         page.until(lambda said=said: said in page.text())
     page.write("from m6.trending(k := 5)", "select count(*) + 123000 as films from m6.items")
     page.until(lambda: "films" in page.text("th"))
+    assert not page.is_broken()
+
+
+def test_why_and_why_not_and_a_chart(page):
+    page.press("Why")
+    page.choose("1. ")
+    page.until(lambda: "because of" in page.text("#m6-why"))
+    page.until(lambda: "before calibration" in page.text())
+    page.write("an item id or a title", "no film of that name")
+    page.until(lambda: "no item is called" in page.text())
+    page.write("an item id or a title", "fugitive")
+    page.until(lambda: "is_reason" in page.text("th"))
+    page.press("Charts")
+    page.choose("Weights over time")
+    page.until(lambda: page.all(".m6-chart[title='Weights over time']") and page.all("canvas"))
+    page.choose("Catalogue map")
+    page.until(lambda: page.all(".m6-chart[title='Catalogue map']") and page.all("canvas"))
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", page.all("canvas")[0])
+    time.sleep(1)  # for the picture only
+    page.picture("app-chart")
     assert not page.is_broken()
 
 

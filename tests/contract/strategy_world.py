@@ -15,6 +15,7 @@ import m6rec_udf as m6
 from m6rec_udf import models
 from m6rec_udf.arrays import Snapshot, of_version
 from m6rec_udf.candidates import Candidates, Scores, propose
+from m6rec_udf.engine import InDuckDB
 from m6rec_udf.functions import behaviour_of
 from m6rec_udf.history import Behaviour, Profile
 from m6rec_udf.query import one
@@ -91,7 +92,7 @@ class World:
         self.work.execute("create or replace temp table candidate_users (user_idx integer)")
         self.work.execute("insert into candidate_users select unnest(cast(? as integer[]))", [users])
         models.run(self.work, self.models[f"cand_{strategy}"], self.bound, temporary=True)
-        models.check_columns(self.work, self.models[f"cand_{strategy}"])
+        models.check_columns(InDuckDB().columns(self.work, f"cand_{strategy}"), self.models[f"cand_{strategy}"])
         found: dict[int, dict[int, float]] = {}
         for user, item, score in shop_world.rows(self.work, f"from cand_{strategy} order by all"):
             assert item not in found.setdefault(user, {}), "one row per (user, item)"

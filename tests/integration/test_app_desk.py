@@ -145,3 +145,31 @@ def test_a_taken_port_is_named():
         other.listen()
         with pytest.raises(ParameterError, match=r"(?s)taken.*--port"):
             server.require_free(other.getsockname()[1])
+
+
+def test_why_and_why_not_are_asked_of_the_same_list(shop):
+    question = desk.Question("u00", k=5, among="picked")
+    first = desk.best_list(shop, question)[0]
+    told = desk.explanation(shop, question, first["item_id"])
+    assert told["part"][0] == "sentence"
+    satisfaction = told.filter((told["part"] == "satisfaction") & (told["name"] == "calibrated"))["value"][0]
+    assert satisfaction == pytest.approx(first["satisfaction"], abs=1e-6)
+    steps = {row["step"]: row["is_passed"] for row in desk.left_out(shop, question, first["title"]).to_dicts()}
+    assert all(steps.values())
+    outside = shop.execute("select title from m6.items anti join picked using (item_id) order by item_id").fetchone()[0]
+    reason = desk.left_out(shop, question, outside).to_dicts()
+    assert [row["step"] for row in reason if row["is_reason"]] == ["in among"]
+
+
+def test_an_item_is_named_by_id_title_or_a_part_of_it(shop):
+    assert desk.named_item(shop, " i07 ") == "i07"
+    title = shop.execute("select title from m6.items where item_id = 'i07'").fetchone()[0]
+    assert desk.named_item(shop, title.upper()) == "i07"
+    with pytest.raises(UnknownNameError, match="no item is called 'nothing of that name'"):
+        desk.named_item(shop, "nothing of that name")
+
+
+def test_charts(shop):
+    pytest.importorskip("altair", reason="needs the extra plots")
+    desk.show(shop, desk.Question("u00"))
+    assert {name for name in desk.CHARTS if desk.chart(shop, name).to_dict()} == set(desk.CHARTS)

@@ -534,7 +534,7 @@ def test_a_failure_between_tables_leaves_nothing(con, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_raise_scale", stop)
+    monkeypatch.setattr(module, "raise_scale", stop)
     with pytest.raises(KeyboardInterrupt):
         load(con, items=pl.DataFrame({"item_id": ["a"]}), events=EVENTS)
     assert con.execute("select (select count(*) from m6.events) + (select count(*) from m6.items)").fetchone() == (0,)

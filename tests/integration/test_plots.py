@@ -64,6 +64,9 @@ def test_catalogue_map(drawn):
     assert {row["item_id"] for row in found} == set(shop_world.ITEMS)
     assert {row["color"] for row in found} == set(shop_world.CATEGORIES)
     assert len(layers(plots.catalogue_map(drawn, most=10))[-1]) == 10
+    titles = {row["color"] for row in layers(plots.catalogue_map(drawn, color="title"))[-1]}
+    assert len(titles) == plots.MOST_COLOURS + 1
+    assert "other" in titles
 
 
 def test_coverage_curve(drawn):

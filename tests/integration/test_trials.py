@@ -165,8 +165,9 @@ def test_mlflow_reads_the_run_back(recorded, tmp_path):
 
 
 def test_wandb_writes_an_offline_run(recorded, tmp_path):
-    pytest.importorskip("wandb", reason="needs the extra wandb")
+    wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     con, run_id = recorded
+    wandb.teardown()  # a service that has to start first is the one whose file was empty
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert m6.track(con, "wandb", to=tmp_path, run_ids=[run_id]) == 1
@@ -181,3 +182,20 @@ def test_an_unknown_run_is_refused(recorded, tmp_path):
     pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     with pytest.raises(UnknownNameError, match=r"(?s)no run 'nobody'.*Hint: "):
         m6.track(recorded[0], "tensorboard", to=tmp_path, run_ids=["nobody"])
+
+
+def test_wandb_leaves_a_run_of_the_caller_open(recorded, tmp_path):
+    wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
+    con, run_id = recorded
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = wandb.init(project="own", mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
+        try:
+            assert m6.track(con, "wandb", to=tmp_path, run_ids=[run_id]) == 1
+            assert wandb.run is own
+            own.log({"still": 1.0})
+        finally:
+            own.finish()
+            wandb.teardown()
+    files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert sorted(b"still" in f.read_bytes() for f in files) == [False, True]

@@ -6,12 +6,18 @@ the allow-list of functions and the named list of models whose lists are ordered
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 
-from m6rec_udf import models
+from m6rec_udf import models, resources
 
 sqlglot = pytest.importorskip("sqlglot")
 from sqlglot import exp  # noqa: E402
+
+from m6rec_udf.spark.dialect import FOLDER, spark_sql  # noqa: E402
+
+AS_OF = datetime(2024, 5, 1)
 
 LAYERS = ("staging", "features", "strategies", "satisfaction", "marts")
 MODELS = {name: model for name, model in models.collect().items() if model.layer in LAYERS}
@@ -57,6 +63,25 @@ def functions(tree: exp.Expression) -> set[str]:
             else node.sql_name().lower()
         )
     return found
+
+
+def test_what_does_not_carry_over_has_its_own_wording():
+    """sql/spark holds the named exceptions and nothing else."""
+    named = {path.stem for path in (resources.sql_root() / FOLDER).glob("*.sql")}
+    assert named == set(ORDERED_LISTS) | set().union(*OWN.values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_wording_for_spark_holds_no_trace_of_duckdb(name):
+    """Parameters are bound, contract tables are views, nothing divides decimals, nothing counts seconds by DATEDIFF."""
+    bound = {"as_of": AS_OF, "window_start": AS_OF, "window_end": AS_OF, "span_days": 30.0, "positive_at": 0.75}
+    sql = spark_sql(MODELS[name], bound)
+    again = sqlglot.parse_one(sql, read="spark")
+    assert not list(again.find_all(exp.Placeholder, exp.Parameter))
+    assert not [table for table in again.find_all(exp.Table) if table.db]
+    assert not [node for node in again.find_all(exp.DateDiff, exp.TimestampDiff)]
+    decimals = [n for n in again.find_all(exp.Literal) if not n.is_string and "." in n.this]
+    assert all(isinstance(number.parent, exp.Cast) for number in decimals)
 
 
 @pytest.mark.parametrize("name", MODELS)

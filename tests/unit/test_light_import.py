@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "sentence_transformers", "transformers", "lightgbm", "polars", "pandas", "sklearn")
+HEAVY += ("pyspark", "py4j", "sqlglot")
 
 
 def modules_after(code: str) -> set[str]:
@@ -20,7 +21,7 @@ def modules_after(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["m6rec_udf", "m6rec_udf.cli"])
+@pytest.mark.parametrize("module", ["m6rec_udf", "m6rec_udf.cli", "m6rec_udf.builder", "m6rec_udf.spark"])
 def test_import_loads_nothing_heavy(module: str) -> None:
     loaded = modules_after(f"import {module}")
     assert "m6rec_udf" in loaded
