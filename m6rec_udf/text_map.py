@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-RIDGE = 30.0
+RIDGE = 3.0
 SHARE = 0.5
 LEAST_USERS = 3
 LEAST_ITEMS = 50

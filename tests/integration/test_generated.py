@@ -72,6 +72,8 @@ def test_a_model_that_keeps_to_the_evidence_is_heard(reader, item):
         lambda known, other: f"You liked {known}, and 93 of 100 people agree.",  # a number nobody gave
         lambda known, other: "You have good taste.",  # names nothing
         lambda known, other: "",
+        lambda known, other: f"You liked {known} and so you will also like",  # cut off
+        lambda known, other: f'You liked "{known}" and "{known}".',
     ],
 )
 def test_a_model_that_strays_is_not_heard(reader, item, say):
