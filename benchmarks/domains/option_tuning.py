@@ -66,9 +66,10 @@ class Second:
     """The place where the map is used: texts, what people liked first, what later."""
 
     def __init__(self, data: dict[str, pl.DataFrame], people: int, part: str, seed: int) -> None:
-        with m6.connect(encoder="static") as con:  # item texts as a build renders them
+        with tempfile.TemporaryDirectory() as own, m6.connect(Path(own) / "texts.duckdb", encoder="static") as con:
             m6.load(con, items=data["items"])
             m6.build(con)
+            # item texts as a build renders them
             rows = con.execute("select item_id, item_text from m6.stg_items order by item_idx").fetchall()
         self.ids = {item: at for at, (item, _) in enumerate(rows)}
         self.texts = [text or "" for _, text in rows]

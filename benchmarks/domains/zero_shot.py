@@ -25,6 +25,7 @@ import argparse
 import os
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -229,17 +230,18 @@ def report(
         inside = set(among)
         targets = {user: wanted & inside for user, wanted in split.targets.items()}
         targets = {user: wanted for user, wanted in targets.items() if wanted}
+        seen = {user: set(split.seen[user]) for user in targets}
         print(f"\n{name}: {len(among)} items, {len(targets)} people with a target")
         if not targets:
             continue
         chance = {
-            user: min(1.0, K / max(1, len(inside - set(split.seen[user]) if name == "all" else inside)))
+            user: min(1.0, K / max(1, len(inside - seen[user] if name == "all" else inside)))
             for user in targets
         }
         random = float(np.mean(list(chance.values())))
         print(f"  random                {random:.4f}")
         order = popularity(data, split, among)
-        best = {user: [item for item in order if item not in set(split.seen[user])][:K] for user in targets}
+        best = {user: list(islice((i for i in order if i not in seen[user]), K)) for user in targets}
         print(f"  popularity            {interval(recall(best, targets))}")
         for question, (sql, said) in questions.items():
             mine = {user: said[user] for user in targets if user in said}

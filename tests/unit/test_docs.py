@@ -105,7 +105,7 @@ def sections(text: str) -> list[str]:
 
 
 def figures(section: str) -> list[str]:
-    """Numbers of a section in the order of their size, without those inside names, links and code; 2 亿 is 200 million."""
+    """Numbers of a section, without those inside names, links and code; 2 亿 is 200 million."""
     plain = re.sub(r"\]\([^)]*\)|`[^`]*`|https?://\S+", " ", section)
     plain = plain.replace("2 亿", "200").replace("5,000 万", "50")
     return sorted(re.findall(r"(?<![A-Za-z\d.@-])[+-]?\d[\d,]*(?:\.\d+)?", plain))
