@@ -581,7 +581,7 @@ def _make_nearest(context: Context) -> Callable[..., Any]:
             if own is None or not snapshot.n:
                 out.append([])
                 continue
-            text_alone = snapshot.blocks[0][1] if snapshot.blocks else 0
+            text_alone = snapshot.blocks[0][1] if snapshot.blocks else snapshot.text.shape[1]
             if len(own) not in {snapshot.text.shape[1], text_alone}:
                 raise ParameterError(
                     f"the vector has {len(own)} dimensions, expected {snapshot.text.shape[1]} (the encoder "

@@ -206,3 +206,8 @@ def test_a_wrong_declaration_is_refused(shop, arguments, error, message):
 def test_a_column_that_is_not_there_cannot_be_dropped(shop):
     with pytest.raises(UnknownNameError, match="no vector column 'sound'"):
         m6.drop_vectors(shop, "sound")
+
+
+def test_a_vector_of_no_length_is_refused(reader):
+    with pytest.raises(Exception, match="has 0 dimensions"):
+        rows(reader, "from m6.nearest_items(cast([] as float[]))")
