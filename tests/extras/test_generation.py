@@ -32,7 +32,9 @@ def test_explanations_name_nothing_but_the_evidence(reader, model):
 def test_a_description_and_a_reply_name_only_items_of_the_file(reader, model):
     line = recommend(reader, "u05")[0]
     told = m6.describe_item(reader, line["item_id"], for_user="u05", model=model)
-    assert strays(reader, told.text, told.titles, [told.text]) == []
+    about = rows(reader, "select description from m6.items where item_id = ?", [line["item_id"]])[0][0]
+    assert strays(reader, told.text, told.titles, [about]) == []
     turn = m6.chat(reader, "something about cooking under 20", model=model, k=3)
     assert len(turn.items) == 3
-    assert strays(reader, turn.reply, turn.items["title"].to_list(), [turn.said]) == []
+    may_quote = [*turn.items["title"].to_list(), turn.query]  # the template repeats what was searched for
+    assert strays(reader, turn.reply, may_quote, [turn.said]) == []
