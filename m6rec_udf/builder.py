@@ -26,6 +26,7 @@ from m6rec_udf import (
     resources,
     sql_strategies,
     tuning,
+    vector_columns,
     version,
 )
 from m6rec_udf.build_state import Clock, Progress, State
@@ -186,14 +187,9 @@ class _Build(State):
         basis = learned.basis(self.con, self.found, self.as_of, self.marks)
         self.con.execute("commit")
         self.clock("staging")
-        texts = [t or "" for t in self.items["texts"]]
-        self.items["hashes"] = [content_hash(text) for text in texts]
-        embedded = self.engine.embed(self.con, self.context.encoder)
-        self.text, more = embed_texts(
-            self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
-        )
-        embedded += more
+        embedded, blocks = self._embed()
         self.settings = self._settings(strategies)
+        self.settings.columns = [list(block) for block in blocks]
         self.own = self.engine.features_in_sql(self.found)
         known = None
         if not retrain:
@@ -233,7 +229,7 @@ class _Build(State):
         number = self._commit(snapshot, extra, activate=activate)
         self.clock("commit")
         return BuildReport(
-            number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["hashes"])), past.count
+            number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["texts"])), past.count
         )
 
     # the next two are what benchmarks/quality/ablation.py listens to
@@ -243,6 +239,19 @@ class _Build(State):
 
     def _commit(self, snapshot: arrays.Snapshot, extra: list[str], *, activate: bool) -> int:
         return version.commit(self, snapshot, extra, activate=activate)
+
+    def _embed(self) -> tuple[int, vector_columns.Blocks]:
+        """Vectors of the items; how many texts were new, and the parts of the vectors where there are several."""
+        texts = [t or "" for t in self.items["texts"]]
+        self.items["hashes"] = [content_hash(text) for text in texts]
+        embedded = self.engine.embed(self.con, self.context.encoder)
+        self.text, more = embed_texts(
+            self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
+        )
+        self.text, blocks, there = vector_columns.joined(self.con, self.context, self.items, self.text)
+        for found in there:
+            self.decide(*found)
+        return embedded + more, blocks
 
     def _stage(self, *, anew: bool) -> None:
         """Number users and items, read the behaviour: all of it, or what came since the stored histories."""

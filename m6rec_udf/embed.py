@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 STATIC_ENCODER = "static"
+MULTILINGUAL_ENCODER = "multilingual"
+MULTILINGUAL_NAME = "multilingual-e5-small-q4-centred"
 BATCH_TEXTS = 64
 
 
@@ -47,7 +49,8 @@ class SentenceEncoder:
         self.name = name
         self._model: Any = None
 
-    def _load(self) -> Any:
+    def model(self) -> Any:
+        """The sentence-transformers model, loaded at first use."""
         if self._model is None:
             source = self.name
             if self.name == DEFAULT_ENCODER:
@@ -68,7 +71,7 @@ class SentenceEncoder:
 
     def encode(self, texts: list[str]) -> Floats:
         """Unit-length vectors of the texts, float32 ``[len(texts), dimension]``."""
-        vectors = self._load().encode(
+        vectors = self.model().encode(
             texts, batch_size=BATCH_TEXTS, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         )
         return np.asarray(vectors, np.float32)
@@ -151,9 +154,14 @@ class _Wrapped:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.name = str(getattr(inner, "name", f"{type(inner).__module__}.{type(inner).__qualname__}"))
+        if hasattr(inner, "encode_queries"):
+            self.encode_queries = lambda texts: self._checked(inner.encode_queries, texts)
 
     def encode(self, texts: list[str]) -> Floats:
-        vectors = np.asarray(self.inner.encode(texts), np.float32)
+        return self._checked(self.inner.encode, texts)
+
+    def _checked(self, encode: Callable[[list[str]], Any], texts: list[str]) -> Floats:
+        vectors = np.asarray(encode(texts), np.float32)
         expected = (len(texts), int(self.inner.dimension))
         if vectors.shape != expected:
             raise EncoderError(
@@ -166,14 +174,22 @@ class _Wrapped:
 
 
 def as_encoder(encoder: EncoderLike | None) -> Encoder:
-    """An encoder from None (the default), "static", a model name or path, or an object with encode and dimension.
+    """An encoder from None (the default), "static", "multilingual", a model name or path, or an object.
+
+    An object has ``encode`` and ``dimension``; ``encode_queries`` as well where questions are embedded in another way.
 
     Raises EncoderError: the object has no ``encode`` or no ``dimension``.
     """
     if encoder is None:
         return SentenceEncoder()
     if isinstance(encoder, str | Path):
-        return StaticEncoder() if str(encoder) == STATIC_ENCODER else SentenceEncoder(str(encoder))
+        if str(encoder) in {MULTILINGUAL_ENCODER, MULTILINGUAL_NAME}:
+            from m6rec_udf.multilingual import MultilingualEncoder
+
+            return as_encoder(MultilingualEncoder())
+        return (
+            StaticEncoder() if str(encoder) in {STATIC_ENCODER, StaticEncoder.name} else SentenceEncoder(str(encoder))
+        )
     if isinstance(encoder, SentenceEncoder | StaticEncoder | HashEncoder | _Wrapped):
         return encoder
     missing = [name for name in ("encode", "dimension") if not hasattr(encoder, name)]
@@ -242,6 +258,31 @@ def embed_texts(
     row = np.empty(len(place), np.int64)
     row[np.concatenate([at, np.asarray([place[h] for h in new], np.int64)])] = np.arange(len(vectors))
     return np.ascontiguousarray(vectors[row[[place[h] for h in hashes]]], np.float32), len(new)
+
+
+def embed_queries(con: duckdb.DuckDBPyConnection, encoder: Encoder, texts: list[str]) -> Floats:
+    """Vectors of what somebody asks, float32 ``[len(texts), dimension]``; never kept: they are personal."""
+    ask = getattr(encoder, "encode_queries", None)
+    return embed_texts(con, encoder, texts, keep=False)[0] if ask is None else np.asarray(ask(texts), np.float32)
+
+
+def embed_hashed(
+    con: duckdb.DuckDBPyConnection, encoder: str, hashes: Sequence[str], encode: Callable[[list[str]], Floats]
+) -> Floats:
+    """Vectors by content hash, float32 ``[len(hashes), d]``: those of ``m6.text_vectors``, the others made and kept.
+
+    ``encode``: vectors of the contents with these hashes. They come in the order of ``hashes``, in fixed batches.
+    """
+    sql = "select content_hash, vector from m6.text_vectors where encoder = ? and content_hash in (select unnest(?))"
+    stored = con.sql(sql, params=[encoder, list(hashes)]).to_arrow_table()
+    known = dict(zip(stored["content_hash"].to_pylist(), _rows(stored["vector"].combine_chunks()), strict=True))
+    new = [digest for digest in hashes if digest not in known]
+    for start in range(0, len(new), 16 * BATCH_TEXTS):
+        chunk = new[start : start + 16 * BATCH_TEXTS]
+        made = encode(chunk)
+        _keep(con, encoder, chunk, made)
+        known.update(zip(chunk, made, strict=True))
+    return np.stack([known[digest] for digest in hashes])
 
 
 def _keep(con: duckdb.DuckDBPyConnection, encoder: str, hashes: list[str], vectors: Floats) -> None:

@@ -437,17 +437,38 @@ def _make_embed(context: Context) -> Callable[..., Any]:
     def m6_embed(text: Any) -> Any:
         import pyarrow as pa
 
-        from m6rec_udf.embed import embed_texts
+        from m6rec_udf.embed import embed_queries
 
         texts = [value or "" for value in text.to_pylist()]
         con = context.open()
         try:
-            vectors, _ = embed_texts(con, context.encoder, texts, keep=False)
+            vectors = embed_queries(con, context.encoder, texts)
         finally:
             con.close()
         return pa.array(list(vectors), pa.list_(pa.float32()))
 
     return m6_embed
+
+
+def _make_query(context: Context) -> Callable[..., Any]:
+    def m6_query(version: Any, text: Any, by: Any) -> Any:
+        """Questions in words as vectors in the space of the items of a build."""
+        import pyarrow as pa
+
+        from m6rec_udf.arrays import of_version
+        from m6rec_udf.vector_columns import question
+
+        out = []
+        con = context.open()
+        try:
+            for v, words, column in zip(*(part.to_pylist() for part in (version, text, by)), strict=True):
+                blocks = of_version(context, v).blocks if v is not None else []
+                out.append(question(con, context, blocks, words or "", column))
+        finally:
+            con.close()
+        return pa.array(out, pa.list_(pa.float32()))
+
+    return m6_query
 
 
 def _weighted(vectors: Any, weights: Any, *, scaled: bool) -> Any:
@@ -521,7 +542,13 @@ def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k:
 
     allowed = snapshot.is_known if mask is None else snapshot.is_known & mask
     cells = snapshot.cells
-    if cells is None:
+    if snapshot.blocks:
+        from m6rec_udf.vector_columns import shared_cosines
+
+        item = np.flatnonzero(allowed)
+        norms, centre = snapshot.block_norms[item], snapshot.block_centre
+        score = shared_cosines(snapshot.text[item], norms, centre, snapshot.blocks, vector)
+    elif cells is None:
         item = np.flatnonzero(allowed)
         score = (snapshot.text @ vector)[item]
     else:
@@ -554,7 +581,8 @@ def _make_nearest(context: Context) -> Callable[..., Any]:
             if own is None or not snapshot.n:
                 out.append([])
                 continue
-            if len(own) != snapshot.text.shape[1]:
+            text_alone = snapshot.blocks[0][1] if snapshot.blocks else snapshot.text.shape[1]
+            if len(own) not in {snapshot.text.shape[1], text_alone}:
                 raise ParameterError(
                     f"the vector has {len(own)} dimensions, expected {snapshot.text.shape[1]} (the encoder "
                     f"{snapshot.settings['encoder']!r} of model_version {v})\n"
@@ -590,6 +618,7 @@ LIST_REQUEST = (
 )
 FUNCTIONS = (
     Function("m6_embed", _make_embed, ("VARCHAR",), "FLOAT[]"),
+    Function("m6_query", _make_query, ("BIGINT", "VARCHAR", "VARCHAR"), "FLOAT[]"),
     Function("m6_user_vector", _make_user_vector, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
     Function("m6_weighted_sum", _make_weighted_sum, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
     Function("m6_unpacked_history", _make_unpacked_history, ("BIGINT", "BLOB"), HISTORY),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_GROWTH = 0.05  # of behaviour and impressions
 GIVEN = ("positive_at", "repeats_allowed", "strategies", "encoder", "satisfaction", "seed", "in_sql", "lightgbm")
+LATER: dict[str, Any] = {"columns": []}  # settings that builds of an earlier release lack, with what they meant
 CHOSEN = ("regularisation", "neighbours", "tail_weight", "trend_power", "trend_column")
 
 
@@ -100,7 +101,7 @@ def in_force(
     )
     before = json.loads(stored) if stored else {}
     then = before.get("learned")
-    if not then or any(before.get(name) != getattr(settings, name) for name in GIVEN):
+    if not then or any(before.get(name, LATER.get(name)) != getattr(settings, name) for name in (*GIVEN, *LATER)):
         return None
     edited = one(con, "select count(*) from m6.history_edits")[0]
     if (

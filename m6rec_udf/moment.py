@@ -43,6 +43,7 @@ class Settings:
         trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
             computed in memory.
+        columns: (name, dimensions, weight) of the parts of the items' vectors; empty: text alone.
         lightgbm: settings of the trees in place of ``fitting.PARAMETERS``.
         learned: from what the settings above and the satisfaction model were learned (``learned.basis``), and by
             which version.
@@ -61,6 +62,7 @@ class Settings:
     trend_power: float = 0.5
     trend_column: str = "trend_short"
     in_sql: list[str] = field(default_factory=list)
+    columns: list[list[Any]] = field(default_factory=list)
     lightgbm: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
     events_elsewhere: bool = False
@@ -218,6 +220,7 @@ def read_snapshot(
             "strategies": chosen.strategies,
             "in_sql": chosen.in_sql,
             "encoder": chosen.encoder,
+            "columns": chosen.columns,
             "domains": sorted(set(items["domains"])),
             "segments": segments,
             "trend_power": chosen.trend_power,

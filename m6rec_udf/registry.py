@@ -40,6 +40,7 @@ class Context:
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     item_sets: dict[int, Any] = field(default_factory=dict)
     grades: dict[Any, dict[Any, Any]] = field(default_factory=dict)  # of event types and values, see user_history
+    column_encoders: dict[str, Any] = field(default_factory=dict)  # of vector columns, by column
     lock: threading.RLock = field(default_factory=threading.RLock)
     turn: threading.Lock = field(default_factory=threading.Lock)  # of one list at a time, see single
 

@@ -41,7 +41,7 @@ def main() -> None:
     texts = [f"{title}. {genres}" for title, genres in items.select("title", "category").iter_rows()]
     texts = sorted(set(texts))[: given.texts]
     encoder = SentenceEncoder()
-    plain: Any = encoder._load()  # the same model in memory
+    plain: Any = encoder.model()  # the same model in memory
     encoder.encode(texts[:BATCH_TEXTS])
     rates: dict[str, list[float]] = {"plain": [], "m6rec": []}
     for _ in range(given.rounds):

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-_SCHEMA = (
-    "user_id string, item_idx int, rank int, score double, satisfaction double, bit int, because_idx int"
-)
+_SCHEMA = "user_id string, item_idx int, rank int, score double, satisfaction double, bit int, because_idx int"
 _PEOPLE = """
 select u.user_id, u.segment, h.history, p.proposals
 from (select user_idx, user_id, segment from stg_users union all select -1, '*', '*') as u

@@ -136,6 +136,7 @@ _ITEM_MACROS: dict[str, tuple[Callable[[random.Random], Any], tuple[str, ...]]] 
     "search_items": (lambda rng: hostile.text(rng, longest=3000), ("k", "in_domain", "among")),
     "recommend_for_text": (lambda rng: hostile.text(rng, longest=3000), ("k", "in_domain", "among")),
     "recommend_by_behavior_text": (_user, ("k",)),
+    "recommend_by_profile": (_user, ("k",)),
 }
 
 

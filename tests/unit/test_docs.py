@@ -87,13 +87,48 @@ def test_relative_links_resolve(page: Path) -> None:
     assert broken == []
 
 
-def test_pages_of_both_languages_have_the_same_commands() -> None:
-    def commands(name: str) -> list[str]:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        shell = "".join(code for kind, code in BLOCK.findall(text) if kind == "sh")
-        return [line for line in (line.partition("#")[0].strip() for line in shell.splitlines()) if line]
+ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
 
-    assert commands("README.md") == commands("README.zh.md")
+
+def commands(text: str) -> list[str]:
+    """Lines of shell, SQL and Python blocks without their comments."""
+    lines = []
+    for kind, code in BLOCK.findall(text):
+        if kind in {"sh", "sql", "python"}:
+            lines += [line.partition("--" if kind == "sql" else "#")[0].rstrip() for line in code.splitlines()]
+    return [line for line in lines if line]
+
+
+def sections(text: str) -> list[str]:
+    """The text of each section, the first one without a heading."""
+    return re.split(r"^## .*$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), flags=re.MULTILINE)
+
+
+def figures(section: str) -> list[str]:
+    """Numbers of a section, without those inside names, links and code; 2 亿 is 200 million."""
+    plain = re.sub(r"\]\([^)]*\)|`[^`]*`|https?://\S+", " ", section)
+    plain = plain.replace("2 亿", "200").replace("5,000 万", "50")
+    return sorted(re.findall(r"(?<![A-Za-z\d.@-])[+-]?\d[\d,]*(?:\.\d+)?", plain))
+
+
+def test_pages_of_both_languages_have_the_same_commands() -> None:
+    assert len(commands(ENGLISH)) > 30
+    assert commands(CHINESE) == commands(ENGLISH)
+
+
+def test_pages_of_both_languages_have_the_same_sections_links_and_tables() -> None:
+    pages = [sections(ENGLISH), sections(CHINESE)]
+    assert len(pages[0]) == len(pages[1]) > 10
+    for one, other in zip(*pages, strict=True):
+        links = [sorted(set(LINK.findall(part)) - {"README.md", "README.zh.md"}) for part in (one, other)]
+        assert links[0] == links[1]
+        rows = [[line.count("|") for line in part.splitlines() if line.startswith("|")] for part in (one, other)]
+        assert rows[0] == rows[1]
+
+
+def test_pages_of_both_languages_have_the_same_figures() -> None:
+    for one, other in zip(sections(ENGLISH), sections(CHINESE), strict=True):
+        assert figures(other) == figures(one), one.strip()[:60]
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -183,3 +183,29 @@ def test_only_changed_texts_are_embedded_by_the_next_build(tmp_path, shop_frames
     assert (second.embedded, len(encoder.asked)) == (1, 1)
     assert encoder.asked[0].startswith("brand new")
     con.close()
+
+
+class Asymmetric(Counting):
+    """Questions have their own method."""
+
+    name = "asymmetric"
+
+    def encode_queries(self, texts: list[str]) -> np.ndarray:
+        return -self.encode(texts)
+
+
+def test_questions_are_embedded_by_their_own_method_where_there_is_one(tmp_path):
+    with m6.connect(tmp_path / "own.duckdb", encoder=Asymmetric()) as own:
+        asked = np.array(own.execute("select m6_embed('red shoes')").fetchone()[0])
+        item = as_encoder(Asymmetric()).encode(["red shoes"])[0]
+        np.testing.assert_allclose(asked, -item, atol=1e-6)
+        assert own.execute("select count(*) from m6.text_vectors").fetchone() == (0,)
+
+
+def test_vectors_of_questions_are_checked_as_well():
+    class Wrong(Counting):
+        def encode_queries(self, texts: list[str]) -> np.ndarray:
+            return np.zeros((len(texts), 3))
+
+    with pytest.raises(EncoderError, match="shape"):
+        as_encoder(Wrong()).encode_queries(["a"])
