@@ -141,7 +141,8 @@ drawn as (
                 cast(diversity as double),
                 cast(calibrated as double),
                 null,
-                c.seed
+                c.seed,
+                null
             )
         ) as slot
     from compared as c

@@ -98,7 +98,8 @@ lines as (
                 cast(diversity as double),
                 cast(calibrated as double),
                 m6.asked_moment(until),
-                cast(null as bigint)
+                cast(null as bigint),
+                null
             )
         ) as slot
     from people as p
