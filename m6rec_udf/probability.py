@@ -183,9 +183,7 @@ def learned(frame: pl.DataFrame, *, seed: int = 0) -> Probability:
     return Probability(encoding, weight, ridge, trees, booster, slope, level(slope * raw, y, np.ones(len(y))))
 
 
-def probabilities(
-    con: duckdb.DuckDBPyConnection, log: str, rows: str, *, seed: int = 0
-) -> duckdb.DuckDBPyRelation:
+def probabilities(con: duckdb.DuckDBPyConnection, log: str, rows: str, *, seed: int = 0) -> duckdb.DuckDBPyRelation:
     """Probability of an outcome for the rows of a table, learned from a table of what was shown and what came of it.
 
     ``create table click_probability as from ...`` keeps them in the file; ``bid * probability`` in a view of

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf import quotas
-from m6rec_udf.arrays import of_version
+from m6rec_udf.arrays import PEOPLE, of_version
 from m6rec_udf.arrow import item_index, whole
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.histories import unpacked
@@ -33,7 +33,7 @@ ASKED = (
     'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT, quotas MAP(VARCHAR, DOUBLE))'
 )
 STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
-IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
+IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD, BLOCK = range(14)
 LINE = {
     "user_id": "VARCHAR",
     "item_id": "VARCHAR",
@@ -61,6 +61,7 @@ from m6.items
 where
     is_available
     and not list_contains($listed, item_id)
+    and not (domain = 'people' and list_contains($barred, item_id))
     and ($domains is null or list_contains($domains, domain))
     and (created_at is null or created_at <= $until)
     and ($among is null or list_contains($among, item_id))
@@ -157,6 +158,9 @@ def _allowed(snapshot: Snapshot, state: State, asked: Asked) -> np.ndarray | Non
     if asked.has_among:
         among = _mask_of(snapshot, state.ids(AMONG))
         mask = among if mask is None else mask & among
+    if PEOPLE in snapshot.settings["domains"]:
+        open_ = ~snapshot.persons([asked.user, *(a for a, *_ in state.rows(BLOCK))])
+        mask = open_ if mask is None else mask & open_
     if (state.kind == BLOCKED).any():
         free = ~_mask_of(snapshot, state.ids(BLOCKED))
         mask = free if mask is None else mask & free
@@ -287,6 +291,7 @@ def _filled(
     given = {
         "listed": [slot["item_id"] for slot in slots],
         "seen": seen,
+        "barred": [asked.user, *(a for a, *_ in state.rows(BLOCK))],
         "domains": None if asked.domains == [None] else asked.domains,
         "until": until or "infinity",
         "among": state.ids(AMONG).to_pylist() if asked.has_among else None,

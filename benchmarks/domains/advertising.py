@@ -26,7 +26,13 @@ import polars as pl
 from m6rec_udf.probability import Encoding, learned
 
 EACH = [(policy, campaign) for policy in ("random", "bts") for campaign in ("all", "men", "women")]
-TEXTS = ["campaign", "policy", "item", *(f"user_feature_{n}" for n in range(4)), *(f"item_feature_{n}" for n in (1, 2, 3))]
+TEXTS = [
+    "campaign",
+    "policy",
+    "item",
+    *(f"user_feature_{n}" for n in range(4)),
+    *(f"item_feature_{n}" for n in (1, 2, 3)),
+]
 
 
 def impressions(folder: Path, policy: str, campaign: str) -> pl.DataFrame:
@@ -47,8 +53,10 @@ def impressions(folder: Path, policy: str, campaign: str) -> pl.DataFrame:
     log = log.with_columns(affinity=pl.Series(affinity[np.arange(len(log)), log["item_id"].to_numpy()]))
     kept = ["item_id", *(f"item_feature_{n}" for n in range(4))]
     log = log.join(items.select(kept), on="item_id", maintain_order="left")
-    return log.sort("happened_at").with_columns(item=pl.format("{}-{}", pl.col("campaign"), pl.col("item_id"))).drop(
-        "item_id"
+    return (
+        log.sort("happened_at")
+        .with_columns(item=pl.format("{}-{}", pl.col("campaign"), pl.col("item_id")))
+        .drop("item_id")
     )
 
 

@@ -153,12 +153,12 @@ def complete(con: duckdb.DuckDBPyConnection, baskets: Baskets, *, with_user: boo
         (at, user if with_user else None, [baskets.items[c] for c in own])
         for at, (user, own) in enumerate(zip(baskets.users, baskets.given, strict=True))
     ]
-    frame = pl.DataFrame(rows, schema=["basket", "user_id", "items"], orient="row", schema_overrides={"user_id": pl.String})
+    frame = pl.DataFrame(
+        rows, schema=["basket", "user_id", "items"], orient="row", schema_overrides={"user_id": pl.String}
+    )
     con.register("asked_frame", frame.to_arrow())
     con.execute("insert into asked_baskets from asked_frame")
-    found = con.execute(
-        "select basket, item_id, rank from m6.complete_baskets('asked_baskets', k := 10)"
-    ).fetchall()
+    found = con.execute("select basket, item_id, rank from m6.complete_baskets('asked_baskets', k := 10)").fetchall()
     code = {item: at for at, item in enumerate(baskets.items)}
     for basket, item, rank in found:
         if code.get(item) == baskets.target[int(basket)]:

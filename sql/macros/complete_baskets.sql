@@ -69,9 +69,15 @@ people as (
     )
 ),
 
+extra as (
+    select user_id, proposals
+    from m6.proposals((select list(user_id) from people), (select model_version from active))
+),
+
 placed as (
     select
         b.basket,
+        b.user_id,
         b.items,
         coalesce(p.segment, '*') as segment,
         coalesce(p.history, []) as earlier,
@@ -107,7 +113,7 @@ listed as (
                         )
                     )
                 ),
-                null,
+                e.proposals,
                 coalesce(own.weights, everybody.weights),
                 cast(in_domain as varchar),
                 l.handle,
@@ -128,6 +134,7 @@ listed as (
     cross join allowed as l
     cross join blocked as b
     cross join boosted as o
+    left join extra as e on p.user_id = e.user_id
     left join weights as own on p.segment = own.segment
     left join weights as everybody on everybody.segment = '*'
 )

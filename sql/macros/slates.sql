@@ -55,14 +55,7 @@ boosted as (
 
 people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
-extra as (
-    select
-        user_id,
-        list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
-    from m6.extra_candidates
-    where model_version = (select model_version from active) and user_id in (select unnest(user_list))
-    group by user_id
-),
+extra as (select user_id, proposals from m6.proposals(user_list, (select model_version from active))),
 
 -- the domains that make lists of their own: one, or those of the quotas
 asked as (
@@ -113,6 +106,7 @@ listed as (
         p.user_id,
         p.segment,
         p.history,
+        e.proposals,
         a.model_version,
         a.policy_version,
         a.drawn_seed,
@@ -146,7 +140,8 @@ listed as (
 
 slated as materialized (
     select
-        * exclude (history),
+        * exclude (history, proposals),
+        list_transform(list_filter(proposals, lambda p: p.bit = 126), lambda p: p.item_id) as barred_ids,
         case
             when len(list_filter(slots, lambda s: s.bit >= 0)) < k
                 then coalesce(list_transform(history, lambda h: h.item_id), [])
@@ -156,7 +151,7 @@ slated as materialized (
 
 lines as (
     select
-        * exclude (slots, seen_ids),
+        * exclude (slots, seen_ids, barred_ids),
         unnest(slots) as slot
     from slated
 ),
@@ -191,6 +186,7 @@ short as (
         policy_version,
         drawn_seed,
         list_transform(slots, lambda s: s.item_id) as listed_ids,
+        barred_ids,
         seen_ids
     from slated
     where seen_ids is not null
@@ -212,6 +208,7 @@ unranked as (
     where
         i.is_available
         and not list_contains(s.listed_ids, i.item_id)
+        and not (i.domain = 'people' and coalesce(list_contains(s.barred_ids, i.item_id), false))
         and (in_domain is null or i.domain = cast(in_domain as varchar))
         and (quotas is null or list_contains(map_keys(cast(quotas as map(varchar, double))), i.domain))
         and (i.created_at is null or i.created_at <= until)
