@@ -181,8 +181,8 @@ def propose(
     barred = _barred(snapshot, extra)
     scores.marks[profile.pair_key] |= SEEN
     scores.marks[barred[0] * snapshot.n + barred[1]] |= SHUT
-    both = (np.concatenate(pair) for pair in zip((profile.row, profile.item), barred, strict=True))
-    seen = Shut(mask, *both, scores.marks, SHUT | SEEN)
+    row, item = np.concatenate([profile.row, barred[0]]), np.concatenate([profile.item, barred[1]])
+    seen = Shut(mask, row, item, scores.marks, SHUT | SEEN)
     shut = seen if exclude_seen else Shut(mask, *barred, scores.marks, SHUT)
     found: Found = []
     for name in SCORED:
@@ -200,8 +200,7 @@ def propose(
     if "buy_again" in bits and not exclude_seen:
         found.append((*_buy_again(snapshot, profile, scores.may_be_shown), bits["buy_again"]))
     if extra is not None and len(extra[0]):
-        extra = tuple(column[extra[2] != BARRED] for column in extra)  # type: ignore[assignment]
-        keep = shut.is_open(extra[0] * snapshot.n + extra[1])
+        keep = shut.is_open(extra[0] * snapshot.n + extra[1]) & (extra[2] != BARRED)
         found.append((extra[0][keep], extra[1][keep], extra[2][keep]))
     if "popular" not in bits:
         found.append((*_filler(snapshot, shut, found, users, at_least), NOBODY))
@@ -213,9 +212,9 @@ def _barred(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of the persons that are not to be shown; items of other domains are nobody."""
     nothing = np.zeros(0, np.int64)
-    if extra is None or snapshot.in_domain(PEOPLE) is None:
-        return nothing, nothing
     inside = snapshot.in_domain(PEOPLE)
+    if extra is None or inside is None:
+        return nothing, nothing
     keep = (extra[2] == BARRED) & inside[extra[1]]
     return extra[0][keep].astype(np.int64), extra[1][keep].astype(np.int64)
 

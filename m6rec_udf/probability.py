@@ -99,8 +99,8 @@ class Probability:
 
 
 def _raw(weight: np.ndarray, booster: Any, x: np.ndarray) -> np.ndarray:
-    raw = weight[0] + x @ weight[1:]
-    return raw if booster is None else raw + booster.predict(x, raw_score=True, num_threads=threads())
+    raw = np.asarray(weight[0] + x @ weight[1:])
+    return raw if booster is None else np.asarray(raw + booster.predict(x, raw_score=True, num_threads=threads()))
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
@@ -150,7 +150,7 @@ def learned(frame: pl.DataFrame, *, seed: int = 0) -> Probability:
         raise SchemaError(f"{OUTCOME} is outside [0, 1] or NULL, expected 0 for no and 1 for yes")
     if len(y) < 100 or y.max() == y.min():
         raise ParameterError(
-            f"the log has {len(y)} rows with a mean outcome of {y.mean() if len(y) else 0:g}, expected 100 of both kinds",
+            f"the log has {len(y)} rows, {int((y > 0).sum())} with an outcome, expected 100 rows of both kinds",
             "wait for more clicks",
         )
     names = [name for name in frame.columns if name not in (OUTCOME, MOMENT)]

@@ -33,7 +33,7 @@ ASKED = (
     'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT, quotas MAP(VARCHAR, DOUBLE))'
 )
 STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
-IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD, BLOCK = range(14)
+IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
 LINE = {
     "user_id": "VARCHAR",
     "item_id": "VARCHAR",
@@ -61,12 +61,24 @@ from m6.items
 where
     is_available
     and not list_contains($listed, item_id)
-    and not (domain = 'people' and list_contains($barred, item_id))
+    and not (
+        domain = 'people'
+        and (
+            item_id = $user
+            or item_id in (select other_user_id from m6.relations where user_id = $user and kind = 'blocks')
+            or item_id in (select user_id from m6.relations where other_user_id = $user and kind = 'blocks')
+        )
+    )
     and ($domains is null or list_contains($domains, domain))
     and (created_at is null or created_at <= $until)
     and ($among is null or list_contains($among, item_id))
 order by list_contains($seen, item_id), created_at desc nulls last, item_id
 limit $k
+"""
+_BLOCKS = """
+select case when user_id = $user then other_user_id else user_id end
+from m6.relations
+where kind = 'blocks' and (user_id = $user or other_user_id = $user)
 """
 _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # seconds since 1970 that datetime can hold
 
@@ -152,14 +164,23 @@ def _mask_of(snapshot: Snapshot, ids: Any) -> np.ndarray:
     return mask
 
 
-def _allowed(snapshot: Snapshot, state: State, asked: Asked) -> np.ndarray | None:
+def _blocks(context: Context, user: str) -> list[str]:
+    """user_ids of those whom the user blocked, or who blocked the user, by a connection of its own."""
+    con = context.open()
+    try:
+        return [other for (other,) in con.execute(_BLOCKS, {"user": user}).fetchall()]
+    finally:
+        con.close()
+
+
+def _allowed(context: Context, snapshot: Snapshot, state: State, asked: Asked) -> np.ndarray | None:
     """Mask of the items that may be shown; None for all."""
     mask = snapshot.in_domain(asked.domain)
     if asked.has_among:
         among = _mask_of(snapshot, state.ids(AMONG))
         mask = among if mask is None else mask & among
     if PEOPLE in snapshot.settings["domains"]:
-        open_ = ~snapshot.persons([asked.user, *(a for a, *_ in state.rows(BLOCK))])
+        open_ = ~snapshot.persons([asked.user, *_blocks(context, asked.user)])
         mask = open_ if mask is None else mask & open_
     if (state.kind == BLOCKED).any():
         free = ~_mask_of(snapshot, state.ids(BLOCKED))
@@ -213,7 +234,7 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     weights = [_weights(state, segment, domain, bits) for domain in asked.domains]
     request = Request(
         k=asked.k,
-        allowed=_allowed(snapshot, state, asked),
+        allowed=_allowed(context, snapshot, state, asked),
         exclude_seen=asked.exclude_seen,
         boost=boost_of(snapshot, {a: x for a, _, _, x, *_ in state.rows(BOOST)}),
         diversity=asked.diversity,
@@ -291,7 +312,7 @@ def _filled(
     given = {
         "listed": [slot["item_id"] for slot in slots],
         "seen": seen,
-        "barred": [asked.user, *(a for a, *_ in state.rows(BLOCK))],
+        "user": asked.user,
         "domains": None if asked.domains == [None] else asked.domains,
         "until": until or "infinity",
         "among": state.ids(AMONG).to_pylist() if asked.has_among else None,

@@ -10,6 +10,7 @@ user, item and its four features, the user's affinity to the item. 95 % percenti
 differences are paired. ECE: ten bins of equal count.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse
@@ -62,7 +63,7 @@ def impressions(folder: Path, policy: str, campaign: str) -> pl.DataFrame:
 
 def auc(p: np.ndarray, y: np.ndarray) -> float:
     """Area under the ROC curve, ties count a half."""
-    values, place, count = np.unique(p, return_inverse=True, return_counts=True)
+    _, place, count = np.unique(p, return_inverse=True, return_counts=True)
     rank = (np.cumsum(count) - (count - 1) / 2)[place]
     clicks = y > 0
     n = clicks.sum()

@@ -53,18 +53,6 @@ state as (
     from m6.extra_candidates
     where user_id = cast(for_user as varchar)
     union all
-    select
-        13,
-        case when user_id = cast(for_user as varchar) then other_user_id else user_id end,
-        null,
-        null,
-        null,
-        null,
-        null,
-        null
-    from m6.relations
-    where kind = 'blocks' and (user_id = cast(for_user as varchar) or other_user_id = cast(for_user as varchar))
-    union all
     select 5, cast(item_id as varchar), null, null, null, null, null, null
     from query_table(among)
     where among <> 'm6.available_items'
