@@ -10,7 +10,6 @@ its settings chosen on the slice before the split (``--validation`` prints that 
 bootstrap intervals; differences are paired.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse

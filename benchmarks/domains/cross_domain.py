@@ -11,7 +11,6 @@ the domain's recently-popular list is chosen per domain on the slice before the 
 Means over households with 95 % bootstrap intervals; differences are paired.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import argparse

@@ -5,7 +5,8 @@
 Small graphs, and no larger real one could be had without a download: Zachary's karate club (34 people, 78 ties) and
 Davis' Southern women (18 people, 14 events, 89 attendances). Every tie in turn is hidden in both directions and each
 end is asked for the other among everybody it is not tied to. Every attendance in turn is hidden and the woman is asked
-for the event, scored by the sum of the scores of the women who attended it. Equal scores share the mean of their places. Hit rate@5 and mean reciprocal rank with a
+for the event, scored by the sum of the scores of the women who attended it. Equal scores
+share the mean of their places. Hit rate@5 and mean reciprocal rank with a
 95 % bootstrap over questions.
 """
 
