@@ -61,8 +61,8 @@ def test_ads_are_ordered_by_bid_times_probability_within_budget_and_cap(page):
     [ranked] = [rows for s, rows in said if "as ecpm from open_ads" in s]
     assert ranked == [("i12", 8.0), ("i10", 5.0), ("i50", 1.0)]
     con.execute(
-        "insert into m6.impressions (impression_id, request_id, user_id, item_id, rank, strategy, supporters, eligible, "
-        "propensity, shown_at) select 'ad' || n, 'ad' || n, 'u42', 'i12', 1, 'pinned', 0, 0, 1.0, "
+        "insert into m6.impressions (impression_id, request_id, user_id, item_id, rank, strategy, supporters, "
+        "eligible, propensity, shown_at) select 'ad' || n, 'ad' || n, 'u42', 'i12', 1, 'pinned', 0, 0, 1.0, "
         "timestamp '2030-01-01 23:00' from range(7) t(n)"
     )
     assert ("u42", "i12") in world.rows(con, "from shown_often")
