@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from m6rec_udf.policy import policy_value as policy_value
     from m6rec_udf.policy_versions import adopt as adopt
     from m6rec_udf.privacy import forget_user as forget_user
+    from m6rec_udf.probability import probabilities as probabilities
     from m6rec_udf.project import init as init
     from m6rec_udf.publish import compact as compact
     from m6rec_udf.publish import publish as publish
@@ -76,6 +77,7 @@ _HOME = {
     "rollback": "reweight",
     "adopt": "policy_versions",
     "policy_value": "policy",
+    "probabilities": "probability",
     "publish": "publish",
     "snapshot": "publish",
     "compact": "publish",

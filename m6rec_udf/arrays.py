@@ -6,7 +6,7 @@ The SQL models are the definition; a snapshot is their cache, stored in ``m6.art
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -220,7 +220,17 @@ class Snapshot:
             self.masks["domain", name] = self.domain == code
         return self.masks["domain", name]
 
+    def persons(self, ids: Iterable[str]) -> np.ndarray:
+        """Mask of the persons of these user_ids; items of other domains are nobody, whatever their item_id."""
+        mask = np.zeros(self.n, bool)
+        if PEOPLE in self.settings["domains"]:
+            code = self.settings["domains"].index(PEOPLE)
+            found = [self.index[i] for i in ids if i in self.index]
+            mask[[item for item in found if self.domain[item] == code]] = True
+        return mask
 
+
+PEOPLE = "people"  # the domain whose items are persons: their item_id is a user_id
 _OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack both
 _ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text", *_OPTIONAL)
 _CELLS = ("centres", "order", "start")

@@ -6,13 +6,13 @@ The definitions are sql/strategies/cand_*.sql; tests/contract compares the two s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from m6rec_udf.arrays import Snapshot
+from m6rec_udf.arrays import PEOPLE, Snapshot
 from m6rec_udf.history import Profile
 
 PER_STRATEGY = 60
@@ -27,6 +27,7 @@ SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 LISTED = ("popular", "trending", "fresh")
 SHUT, SEEN, ASKED = 1, 2, 4  # marks of a pair: not to be proposed to anybody, in the user's history, asked for
 NOBODY = 127  # in place of a strategy's bit
+BARRED = 126  # the same: the item is a person that is not to be shown to this user (m6.proposals)
 
 Found = list[tuple[np.ndarray, np.ndarray, "np.ndarray | int"]]  # (row, item, bit) of each strategy
 
@@ -81,6 +82,10 @@ class Scores:
         """Place in ``marks`` of each entry of a sparse strategy."""
         start = np.arange(self.users) * self.n
         return {name: np.repeat(start, np.diff(own.indptr)) + own.indices for name, own in self.sparse.items()}
+
+    def may_be_shown(self, pair: np.ndarray) -> np.ndarray:
+        """Whether nothing but having been seen speaks against row * n + item, once ``marks`` are set."""
+        return np.asarray((self.marks[pair] & SHUT) == 0)
 
     def dense(self, name: str) -> np.ndarray:
         """All scores of a strategy, float32 ``[users, n]``; those of vectors to the last bits of a product."""
@@ -166,16 +171,19 @@ def propose(
         allowed: bool ``[n]``; None allows all.
         exclude_seen: leave out items of the user's history.
         at_least: number of proposals a user should get.
-        extra: (row, item, bit) of strategies computed beforehand.
+        extra: (row, item, bit) of strategies computed beforehand; the bit BARRED: not to be proposed at all.
     """
     in_sql = snapshot.settings.get("in_sql", ())
     bits = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
     scores, users = Scores(snapshot, profile), np.arange(profile.users)
     scores.marks.reshape(len(users), -1)[:] = (~mask).view(np.uint8)  # SHUT
+    barred = _barred(snapshot, extra)
     scores.marks[profile.pair_key] |= SEEN
-    seen = Shut(mask, profile.row, profile.item, scores.marks, SHUT | SEEN)
-    shut = seen if exclude_seen else Shut(mask, profile.row[:0], profile.item[:0], scores.marks, SHUT)
+    scores.marks[barred[0] * snapshot.n + barred[1]] |= SHUT
+    row, item = np.concatenate([profile.row, barred[0]]), np.concatenate([profile.item, barred[1]])
+    seen = Shut(mask, row, item, scores.marks, SHUT | SEEN)
+    shut = seen if exclude_seen else Shut(mask, *barred, scores.marks, SHUT)
     found: Found = []
     for name in SCORED:
         if name in bits:
@@ -190,13 +198,25 @@ def propose(
             own = np.flatnonzero(profile.segment == segment)
             found.append((*shut.first(snapshot.segment_order(segment), own, PER_STRATEGY), bits["segment_popular"]))
     if "buy_again" in bits and not exclude_seen:
-        found.append((*_buy_again(snapshot, profile, mask), bits["buy_again"]))
+        found.append((*_buy_again(snapshot, profile, scores.may_be_shown), bits["buy_again"]))
     if extra is not None and len(extra[0]):
-        keep = shut.is_open(extra[0] * snapshot.n + extra[1])
+        keep = shut.is_open(extra[0] * snapshot.n + extra[1]) & (extra[2] != BARRED)
         found.append((extra[0][keep], extra[1][keep], extra[2][keep]))
     if "popular" not in bits:
         found.append((*_filler(snapshot, shut, found, users, at_least), NOBODY))
-    return _merge(snapshot, profile, scores, found, mask, at_least)
+    return _merge(snapshot, profile, scores, found, at_least)
+
+
+def _barred(
+    snapshot: Snapshot, extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of the persons that are not to be shown; items of other domains are nobody."""
+    nothing = np.zeros(0, np.int64)
+    inside = snapshot.in_domain(PEOPLE)
+    if extra is None or inside is None:
+        return nothing, nothing
+    keep = (extra[2] == BARRED) & inside[extra[1]]
+    return extra[0][keep].astype(np.int64), extra[1][keep].astype(np.int64)
 
 
 def _front(snapshot: Snapshot, scores: Scores, name: str, shut: Shut) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -275,9 +295,7 @@ def _filler(
     return row[is_short], item[is_short]
 
 
-def _merge(
-    snapshot: Snapshot, profile: Profile, scores: Scores, found: Found, mask: np.ndarray, at_least: int
-) -> Candidates:
+def _merge(snapshot: Snapshot, profile: Profile, scores: Scores, found: Found, at_least: int) -> Candidates:
     n, width = max(snapshot.n, 1), NOBODY + 1
     nothing = np.zeros(0, np.int64)
     mine = [(row.astype(np.int64) * n + item) * width + bit for row, item, bit in found]
@@ -292,7 +310,7 @@ def _merge(
     is_seen = np.zeros(len(key), bool)
     short = np.flatnonzero(np.bincount(key // n, minlength=profile.users) < at_least)
     if snapshot.n and len(short):
-        seen = np.setdiff1d(profile.pair_key[np.isin(profile.row, short) & mask[profile.item]], key)
+        seen = np.setdiff1d(profile.pair_key[np.isin(profile.row, short) & scores.may_be_shown(profile.pair_key)], key)
         key = np.concatenate([key, seen])
         order = np.argsort(key)
         key = key[order]
@@ -391,9 +409,11 @@ def buy_again_score(snapshot: Snapshot, profile: Profile) -> np.ndarray:
     return np.where(profile.interest > 0, score, 0.0)
 
 
-def _buy_again(snapshot: Snapshot, profile: Profile, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _buy_again(
+    snapshot: Snapshot, profile: Profile, is_open: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     score = buy_again_score(snapshot, profile)
-    keep = np.flatnonzero((score > 0) & mask[profile.item])
+    keep = np.flatnonzero((score > 0) & is_open(profile.pair_key))
     order = keep[np.lexsort((profile.item[keep], -np.round(score[keep], 9), profile.row[keep]))]
     first = np.searchsorted(profile.row[order], np.arange(profile.users))
     best = order[np.arange(len(order)) - first[profile.row[order]] < PER_STRATEGY]

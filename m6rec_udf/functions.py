@@ -25,6 +25,7 @@ EXTRA = "STRUCT(item_id VARCHAR, bit UTINYINT)[]"
 CANDIDATE = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, features FLOAT[])[]"
 SCORED = "STRUCT(item_id VARCHAR, supporters UBIGINT, is_seen BOOLEAN, satisfaction DOUBLE)[]"
 WEIGHTS = "STRUCT(bit UTINYINT, weight DOUBLE)[]"
+PARTS = f"STRUCT(domain VARCHAR, share DOUBLE, weights {WEIGHTS})[]"
 SLOTS = (
     "STRUCT(item_id VARCHAR, rank INTEGER, score DOUBLE, satisfaction DOUBLE, bit TINYINT, "
     "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR)[]"
@@ -276,8 +277,12 @@ def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., 
         calibrated: Any,
         asked_at: Any,
         seed: Any,
+        parts: Any,
     ) -> Any:
-        """The lists of a block of users: candidates, satisfaction, mixing, evidence."""
+        """The lists of a block of users: candidates, satisfaction, mixing, evidence.
+
+        ``parts``: (domain, share, weights) of each domain of a list with quotas, in place of ``weights``; else NULL.
+        """
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
@@ -294,6 +299,7 @@ def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., 
             boost=boost_of(snapshot, context.item_sets.get(boosts[0].as_py())),
             diversity=diversity[0].as_py(),
             calibrated=calibrated[0].as_py(),
+            quotas=_quotas(parts, domain[0].as_py()),
             everything=everything,
         )
         seeds = seed.to_pylist()
@@ -301,8 +307,10 @@ def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., 
             snapshot,
             behaviour_of(snapshot, whole(history), segment.to_pylist(), numbers(whole(asked_at), np.nan)),
             request,
-            weights=_weights(whole(weights)),
-            uniform=None if seeds[0] is None else drawn(seeds, user.to_pylist(), min(wanted, snapshot.n)),
+            weights=_weights(whole(weights))[None] if request.quotas is None else _weights_of_parts(whole(parts)),
+            uniform=None
+            if seeds[0] is None
+            else drawn(seeds, user.to_pylist(), min(wanted, snapshot.n) * request.parts),
             extra=_extra(snapshot, whole(extra)),
         )
         return _slot_lists(snapshot, found, len(version))
@@ -317,6 +325,21 @@ def _weights(lists: pa.ListArray) -> np.ndarray:
     out = np.zeros((len(lists), int(bit.max(initial=0)) + 1))
     out[np.repeat(np.arange(len(lists)), np.diff(offsets)), bit] = numbers(flat.field("weight"))
     return out
+
+
+def _quotas(parts: Any, domain: str | None) -> dict[str, float] | None:
+    """Shares by domain, the same for all users."""
+    from m6rec_udf import quotas
+
+    own = parts[0].as_py()
+    return quotas.given(None if own is None else [(p["domain"], p["share"]) for p in own if p["domain"]], domain)
+
+
+def _weights_of_parts(parts: pa.ListArray) -> np.ndarray:
+    """Weight by strategy bit in each domain of the quotas, float64 ``[domains, users, bits]``."""
+    offsets, flat = offsets_of(parts)
+    weights = _weights(flat.field("weights"))
+    return weights.reshape(len(offsets) - 1, -1, weights.shape[1]).transpose(1, 0, 2)
 
 
 def _slot_lists(snapshot: Snapshot, found: Lists, users: int) -> pa.ListArray:
@@ -615,6 +638,7 @@ LIST_REQUEST = (
     "DOUBLE",
     "DOUBLE",
     "BIGINT",
+    PARTS,
 )
 FUNCTIONS = (
     Function("m6_embed", _make_embed, ("VARCHAR",), "FLOAT[]"),

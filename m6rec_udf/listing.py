@@ -22,6 +22,7 @@ from m6rec_udf.errors import ParameterError
 from m6rec_udf.explain import evidence_of
 from m6rec_udf.history import Behaviour, Profile
 from m6rec_udf.logistic import sigmoid
+from m6rec_udf.quotas import plan, require_shares
 from m6rec_udf.ranking import Features
 from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, weights_of
 
@@ -46,6 +47,7 @@ class Request:
         exclude_seen: leave out items of the user's history; None: as the build found fit.
         boost: float64 ``[n]`` factor of the score; None: no boosts.
         diversity, calibrated: in [0, 1], see ``slate``.
+        quotas: share of the slots by domain, see ``quotas``; None: the domains compete with each other.
         everything: all candidates of a list of k as its lines, so that what comes after the last of them is seen;
             the supporters of a line are then all strategies that proposed it.
     """
@@ -56,6 +58,7 @@ class Request:
     boost: np.ndarray | None = None
     diversity: float = 0.0
     calibrated: float = 0.0
+    quotas: Mapping[str, float] | None = None
     everything: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +67,13 @@ class Request:
             value = getattr(self, name)
             if value is None or not 0 <= value <= 1:
                 raise ParameterError(f"{name} is {value}, expected a number from 0 (no) to 1", f"{name} := 0.3")
+        if self.quotas is not None:
+            require_shares(self.quotas)
+
+    @property
+    def parts(self) -> int:
+        """Lists that are made for each user: one, or one for each domain of the quotas."""
+        return 1 if self.quotas is None else len(self.quotas)
 
 
 def require_length(k: int | None) -> int:
@@ -134,8 +144,8 @@ def lists_of(
     """The lists of any number of users, in blocks that bound the memory, on all cores.
 
     Args:
-        weights: float64 ``[users, bits]`` by strategy bit.
-        uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
+        weights: float64 ``[parts, users, bits]`` by strategy bit; of each domain of the quotas, in their order.
+        uniform: float64 ``[users, parts * k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
         extra: (row, item, bit) of candidates computed beforehand.
     """
     request = replace(request, k=min(request.k, snapshot.n))
@@ -149,7 +159,7 @@ def lists_of(
             own = (extra[0][inside] - start, extra[1][inside], extra[2][inside])
         profile = Profile(snapshot, behaviour.block(start, stop))
         drawn = None if uniform is None else uniform[start:stop]
-        part = _block(snapshot, profile, request, weights[start:stop], drawn, own)
+        part = _block(snapshot, profile, request, weights[:, start:stop], drawn, own)
         part.row += start
         return part
 
@@ -182,6 +192,42 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def _block(
+    snapshot: Snapshot,
+    profile: Profile,
+    request: Request,
+    weights: np.ndarray,
+    uniform: np.ndarray | None,
+    extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
+) -> Lists:
+    """The lists of a block: one of each user, or those of the domains of the quotas dealt out into one."""
+    if request.quotas is None:
+        return _ranked(snapshot, profile, request, weights[0], uniform, extra)
+    parts = []
+    for at, domain in enumerate(request.quotas):
+        inside = snapshot.in_domain(domain)
+        allowed = inside if request.allowed is None else inside & request.allowed
+        own = replace(request, allowed=allowed, quotas=None)
+        drawn = None if uniform is None else uniform[:, at * request.k : (at + 1) * request.k]
+        parts.append(_ranked(snapshot, profile, own, weights[at], drawn, extra))
+    return _dealt(parts, np.asarray(list(request.quotas.values())), profile.users, request.k)
+
+
+def _dealt(parts: list[Lists], shares: np.ndarray, users: int, k: int) -> Lists:
+    """Lists of several domains as one list of each user, slot by slot as ``quotas.plan`` says."""
+    first = np.stack([np.searchsorted(part.row, np.arange(users)) for part in parts])
+    length, unseen = (
+        np.stack([np.bincount(part.row[keep(part)], minlength=users) for part in parts], axis=1)
+        for keep in (lambda part: slice(None), lambda part: part.bit >= 0)
+    )
+    chosen, place = plan(length, unseen, shares, k)
+    row, slot = np.nonzero(chosen >= 0)
+    part = chosen[row, slot]
+    before = np.cumsum([0] + [len(each.row) for each in parts])[:-1]
+    at = before[part] + first[part, row] + place[row, slot]
+    return Lists(*(np.concatenate([getattr(each, f.name) for each in parts])[at] for f in fields(Lists)))
+
+
+def _ranked(
     snapshot: Snapshot,
     profile: Profile,
     request: Request,

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m6rec_udf.arrays import of_version
+from m6rec_udf import quotas
+from m6rec_udf.arrays import PEOPLE, of_version
 from m6rec_udf.arrow import item_index, whole
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.histories import unpacked
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 ASKED = (
     'STRUCT("user" VARCHAR, "domain" VARCHAR, has_among BOOLEAN, exclude_seen BOOLEAN, k INTEGER, diversity DOUBLE, '
-    'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT)'
+    'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT, quotas MAP(VARCHAR, DOUBLE))'
 )
 STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
 IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
@@ -60,11 +61,24 @@ from m6.items
 where
     is_available
     and not list_contains($listed, item_id)
-    and ($domain is null or domain = $domain)
+    and not (
+        domain = 'people'
+        and (
+            item_id = $user
+            or item_id in (select other_user_id from m6.relations where user_id = $user and kind = 'blocks')
+            or item_id in (select user_id from m6.relations where other_user_id = $user and kind = 'blocks')
+        )
+    )
+    and ($domains is null or list_contains($domains, domain))
     and (created_at is null or created_at <= $until)
     and ($among is null or list_contains($among, item_id))
 order by list_contains($seen, item_id), created_at desc nulls last, item_id
 limit $k
+"""
+_BLOCKS = """
+select case when user_id = $user then other_user_id else user_id end
+from m6.relations
+where kind = 'blocks' and (user_id = $user or other_user_id = $user)
 """
 _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # seconds since 1970 that datetime can hold
 
@@ -84,6 +98,12 @@ class Asked:
     version: int | None
     policy: int | None
     seed: int | None
+    quotas: dict[str, float] | None = None
+
+    @property
+    def domains(self) -> list[str | None]:
+        """The domains that make lists of their own; [None]: one list of all."""
+        return [self.domain] if self.quotas is None else list(self.quotas)
 
 
 class State:
@@ -144,12 +164,24 @@ def _mask_of(snapshot: Snapshot, ids: Any) -> np.ndarray:
     return mask
 
 
-def _allowed(snapshot: Snapshot, state: State, asked: Asked) -> np.ndarray | None:
+def _blocks(context: Context, user: str) -> list[str]:
+    """user_ids of those whom the user blocked, or who blocked the user, by a connection of its own."""
+    con = context.open()
+    try:
+        return [other for (other,) in con.execute(_BLOCKS, {"user": user}).fetchall()]
+    finally:
+        con.close()
+
+
+def _allowed(context: Context, snapshot: Snapshot, state: State, asked: Asked) -> np.ndarray | None:
     """Mask of the items that may be shown; None for all."""
     mask = snapshot.in_domain(asked.domain)
     if asked.has_among:
         among = _mask_of(snapshot, state.ids(AMONG))
         mask = among if mask is None else mask & among
+    if PEOPLE in snapshot.settings["domains"]:
+        open_ = ~snapshot.persons([asked.user, *_blocks(context, asked.user)])
+        mask = open_ if mask is None else mask & open_
     if (state.kind == BLOCKED).any():
         free = ~_mask_of(snapshot, state.ids(BLOCKED))
         mask = free if mask is None else mask & free
@@ -198,21 +230,23 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     proposed = [(a, n) for a, _, _, x, n, _ in state.rows(EXTRA) if x == version and a in snapshot.index]
     extra = [(snapshot.index[a], n) for a, n in proposed]
     strategies = state.rows(STRATEGY)
-    weights = _weights(state, segment, asked.domain, {a: n for a, _, _, x, n, _ in strategies if x})
+    bits = {a: n for a, _, _, x, n, _ in strategies if x}
+    weights = [_weights(state, segment, domain, bits) for domain in asked.domains]
     request = Request(
         k=asked.k,
-        allowed=_allowed(snapshot, state, asked),
+        allowed=_allowed(context, snapshot, state, asked),
         exclude_seen=asked.exclude_seen,
         boost=boost_of(snapshot, {a: x for a, _, _, x, *_ in state.rows(BOOST)}),
         diversity=asked.diversity,
         calibrated=asked.calibrated,
+        quotas=asked.quotas,
     )
     found = lists_of(
         snapshot,
         history.behaviour(snapshot, segment, asked.until),
         request,
-        weights=weights_of([weights]),
-        uniform=drawn([asked.seed], [asked.user], min(asked.k, snapshot.n)),
+        weights=weights_of(weights)[:, None],
+        uniform=drawn([asked.seed], [asked.user], min(asked.k, snapshot.n) * request.parts),
         extra=_extra_of(extra),
     )
     slots = _slots(snapshot, found, {n: a for a, *_, n, _ in strategies})
@@ -221,13 +255,15 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     same = {
         "user_id": asked.user,
         "segment": segment,
-        "weights_domain": asked.domain or "*",
         "policy_version": policy,
         "model_version": version,
         "drawn_seed": asked.seed,
         "token": str(uuid.uuid4()),
     }
-    return [slot | same for slot in slots]
+    if asked.quotas is None:
+        same["weights_domain"] = asked.domain or "*"
+        return [slot | same for slot in slots]
+    return [slot | same | {"weights_domain": slot["domain"]} for slot in slots]
 
 
 def _slots(snapshot: Snapshot, found: Lists, strategies: dict[int, str]) -> list[dict[str, Any]]:
@@ -276,7 +312,8 @@ def _filled(
     given = {
         "listed": [slot["item_id"] for slot in slots],
         "seen": seen,
-        "domain": asked.domain,
+        "user": asked.user,
+        "domains": None if asked.domains == [None] else asked.domains,
         "until": until or "infinity",
         "among": state.ids(AMONG).to_pylist() if asked.has_among else None,
         "k": asked.k,
@@ -317,11 +354,16 @@ def _make_one_list(context: Context) -> Callable[..., Any]:
         # fewer lists than threads that take turns, while the database plans the queries of the others.
         with context.turn:
             out = [
-                one_list(context, State(states.slice(at, 1)), Asked(**own)) for at, own in enumerate(asked.to_pylist())
+                one_list(context, State(states.slice(at, 1)), _asked(own)) for at, own in enumerate(asked.to_pylist())
             ]
         return pa.array(out, _line_type())
 
     return m6_one_list
+
+
+def _asked(own: dict[str, Any]) -> Asked:
+    """The arguments of one request. Raises ParameterError: both a domain and quotas are given."""
+    return Asked(**{**own, "quotas": quotas.given(own["quotas"], own["domain"])})
 
 
 @cache

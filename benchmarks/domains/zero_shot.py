@@ -234,10 +234,7 @@ def report(
         print(f"\n{name}: {len(among)} items, {len(targets)} people with a target")
         if not targets:
             continue
-        chance = {
-            user: min(1.0, K / max(1, len(inside - seen[user] if name == "all" else inside)))
-            for user in targets
-        }
+        chance = {user: min(1.0, K / max(1, len(inside - seen[user] if name == "all" else inside))) for user in targets}
         random = float(np.mean(list(chance.values())))
         print(f"  random                {random:.4f}")
         order = popularity(data, split, among)

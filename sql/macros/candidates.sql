@@ -18,14 +18,7 @@ blocked as (
 
 people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
-extra as (
-    select
-        user_id,
-        list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
-    from m6.extra_candidates
-    where model_version = (select model_version from active) and user_id in (select unnest(user_list))
-    group by user_id
-),
+extra as (select user_id, proposals from m6.proposals(user_list, (select model_version from active))),
 
 scored as (
     select

@@ -33,9 +33,8 @@ blocked as (
 ),
 
 extra as (
-    select list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
-    from m6.extra_candidates
-    where model_version = (select model_version from active) and user_id = cast(for_user as varchar)
+    select any_value(proposals) as proposals
+    from m6.proposals([cast(for_user as varchar)], (select model_version from active))
 ),
 
 person as (select user_id, segment, history from m6.user_history([cast(for_user as varchar)], until := until)),

@@ -14,7 +14,8 @@ create or replace macro m6.one_list(
     until := timestamp 'infinity',
     version := null,
     draw_seed := null,
-    policy := null
+    policy := null,
+    quotas := null
 ) as table
 with
 
@@ -32,7 +33,10 @@ state as (
     left join m6.strategy_weights as w
         on
             w.policy_version = coalesce(cast(policy as bigint), a.policy_version)
-            and w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
+            and (
+                w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
+                or list_contains(map_keys(cast(quotas as map(varchar, double))), w.domain)
+            )
     union all
     select 1, strategy, null, null, cast(is_enabled as double), bit, null, null
     from m6.strategies
@@ -98,7 +102,8 @@ listed as (
                     until := m6.asked_moment(until),
                     version := cast(version as bigint),
                     policy := cast(policy as bigint),
-                    seed := cast(draw_seed as bigint)
+                    seed := cast(draw_seed as bigint),
+                    quotas := cast(quotas as map(varchar, double))
                 ),
                 list(state)
             ),

@@ -7,6 +7,7 @@ create or replace macro m6.recommend(
     boosts := 'm6.no_boosts',
     diversity := 0.0,
     calibrated := 0.0,
+    quotas := null,
     exclude_seen := null,
     until := timestamp 'infinity',
     version := null
@@ -20,6 +21,7 @@ from m6.one_list(
     boosts := boosts,
     diversity := diversity,
     calibrated := calibrated,
+    quotas := quotas,
     exclude_seen := exclude_seen,
     until := until,
     version := version

@@ -108,12 +108,8 @@ boosted as (
 ),
 
 extra as (
-    select
-        user_id,
-        list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
-    from m6.extra_candidates
-    where model_version = (select model_version from kind) and user_id in (select user_id from compared)
-    group by user_id
+    select user_id, proposals
+    from m6.proposals((select list(user_id) from compared), (select model_version from kind))
 ),
 
 weights as (
@@ -141,7 +137,8 @@ drawn as (
                 cast(diversity as double),
                 cast(calibrated as double),
                 null,
-                c.seed
+                c.seed,
+                null
             )
         ) as slot
     from compared as c

@@ -12,7 +12,8 @@ create or replace macro m6.slates(
     until := timestamp 'infinity',
     version := null,
     draw_seed := null,
-    policy := null
+    policy := null,
+    quotas := null
 ) as table
 with
 
@@ -54,17 +55,21 @@ boosted as (
 
 people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
-extra as (
+extra as (select user_id, proposals from m6.proposals(user_list, (select model_version from active))),
+
+-- the domains that make lists of their own: one, or those of the quotas
+asked as (
+    select cast(in_domain as varchar) as domain, cast(null as double) as share
+    where quotas is null or cardinality(cast(quotas as map(varchar, double))) = 0
+    union all
     select
-        user_id,
-        list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
-    from m6.extra_candidates
-    where model_version = (select model_version from active) and user_id in (select unnest(user_list))
-    group by user_id
+        unnest(map_keys(cast(quotas as map(varchar, double)))) as domain,
+        unnest(map_values(cast(quotas as map(varchar, double)))) as share
 ),
 
 weights as (
     select
+        a.domain,
         w.segment,
         coalesce(
             list(struct_pack(bit := s.bit, weight := w.weight) order by s.bit) filter (where w.domain <> '*'),
@@ -72,11 +77,28 @@ weights as (
         ) as weights
     from m6.strategy_weights as w
     inner join m6.strategies as s on w.strategy = s.strategy
-    where
-        s.is_enabled
-        and w.policy_version = (select policy_version from active)
-        and w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
-    group by w.segment
+    inner join asked as a on w.domain in (coalesce(a.domain, '*'), '*')
+    where s.is_enabled and w.policy_version = (select policy_version from active)
+    group by a.domain, w.segment
+),
+
+parts as (
+    select
+        p.segment,
+        any_value(coalesce(own.weights, everybody.weights)) as weights,
+        case
+            when quotas is not null
+                then list(
+                    struct_pack(
+                        domain := a.domain, share := a.share, weights := coalesce(own.weights, everybody.weights)
+                    ) order by a.domain
+                )
+        end as parts
+    from (select distinct segment from people) as p
+    cross join asked as a
+    left join weights as own on p.segment = own.segment and a.domain is not distinct from own.domain
+    left join weights as everybody on everybody.segment = '*' and a.domain is not distinct from everybody.domain
+    group by p.segment
 ),
 
 listed as (
@@ -84,6 +106,7 @@ listed as (
         p.user_id,
         p.segment,
         p.history,
+        e.proposals,
         a.model_version,
         a.policy_version,
         a.drawn_seed,
@@ -93,7 +116,7 @@ listed as (
             p.segment,
             p.history,
             e.proposals,
-            coalesce(own.weights, everybody.weights),
+            w.weights,
             cast(in_domain as varchar),
             l.handle,
             b.handle,
@@ -103,7 +126,8 @@ listed as (
             cast(diversity as double),
             cast(calibrated as double),
             m6.asked_moment(until),
-            a.drawn_seed
+            a.drawn_seed,
+            w.parts
         ) as slots
     from people as p
     cross join active as a
@@ -111,13 +135,13 @@ listed as (
     cross join blocked as b
     cross join boosted as o
     left join extra as e on p.user_id = e.user_id
-    left join weights as own on p.segment = own.segment
-    left join weights as everybody on everybody.segment = '*'
+    left join parts as w on p.segment is not distinct from w.segment
 ),
 
 slated as materialized (
     select
-        * exclude (history),
+        * exclude (history, proposals),
+        list_transform(list_filter(proposals, lambda p: p.bit = 126), lambda p: p.item_id) as barred_ids,
         case
             when len(list_filter(slots, lambda s: s.bit >= 0)) < k
                 then coalesce(list_transform(history, lambda h: h.item_id), [])
@@ -127,7 +151,7 @@ slated as materialized (
 
 lines as (
     select
-        * exclude (slots, seen_ids),
+        * exclude (slots, seen_ids, barred_ids),
         unnest(slots) as slot
     from slated
 ),
@@ -162,6 +186,7 @@ short as (
         policy_version,
         drawn_seed,
         list_transform(slots, lambda s: s.item_id) as listed_ids,
+        barred_ids,
         seen_ids
     from slated
     where seen_ids is not null
@@ -183,7 +208,9 @@ unranked as (
     where
         i.is_available
         and not list_contains(s.listed_ids, i.item_id)
+        and not (i.domain = 'people' and coalesce(list_contains(s.barred_ids, i.item_id), false))
         and (in_domain is null or i.domain = cast(in_domain as varchar))
+        and (quotas is null or list_contains(map_keys(cast(quotas as map(varchar, double))), i.domain))
         and (i.created_at is null or i.created_at <= until)
         and (
             among = 'm6.available_items'
@@ -247,7 +274,7 @@ select
     x.eligible,
     x.propensity,
     x.segment,
-    x.weights_domain,
+    case when quotas is null then x.weights_domain else coalesce(known.domain, i.domain) end as weights_domain,
     x.because_item_id,
     x.drawn_seed
 from ranked as x

@@ -51,14 +51,7 @@ boosted as (
 
 people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
-extra as (
-    select
-        user_id,
-        list(struct_pack(item_id := item_id, bit := bit) order by bit, item_id) as proposals
-    from m6.extra_candidates
-    where model_version = (select model_version from active) and user_id in (select unnest(user_list))
-    group by user_id
-),
+extra as (select user_id, proposals from m6.proposals(user_list, (select model_version from active))),
 
 weights as (
     select
@@ -98,7 +91,8 @@ lines as (
                 cast(diversity as double),
                 cast(calibrated as double),
                 m6.asked_moment(until),
-                cast(null as bigint)
+                cast(null as bigint),
+                null
             )
         ) as slot
     from people as p

@@ -154,7 +154,7 @@ MIXED = {0: 0.7, 2: 0.1, 4: 0.1, 6: 0.1}
 def lists(world, users, request, weights, uniform=None):
     behaviour = world.behaviour([world.users[user] for user in users])
     own = np.repeat(weights_of([weights]), len(users), axis=0)
-    return listing.lists_of(world.snapshot, behaviour, request, weights=own, uniform=uniform)
+    return listing.lists_of(world.snapshot, behaviour, request, weights=own[None], uniform=uniform)
 
 
 def test_the_trees_order_the_front_and_the_rest_follows(world, monkeypatch):

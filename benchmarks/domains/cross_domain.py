@@ -1,0 +1,192 @@
+"""Users new to a domain: their events in one domain are hidden, their history elsewhere serves it.
+
+    python benchmarks/domains/cross_domain.py
+    python benchmarks/domains/cross_domain.py --encoder static --validation
+
+Complete Journey, its eleven largest departments as domains of one file. Of the households that bought in a domain in
+the test slice a fifth is new to it: all they had bought there before is hidden from the build and from the baselines.
+No household is new to more than one domain. Asked is `recommend(user, in_domain := domain)`; targets are what they
+bought in the domain after the split (the last tenth of the events). Baselines see the same events; the half-life of
+the domain's recently-popular list is chosen per domain on the slice before the split, on everybody who bought there.
+Means over households with 95 % bootstrap intervals; differences are paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
+
+import duckdb
+import numpy as np
+import polars as pl
+
+import m6rec_udf as m6
+from m6rec_udf import datasets
+from m6rec_udf.calibration import calibration
+
+DOMAINS = 11
+HIDDEN_SHARE = 0.2
+HALF_LIVES_DAYS = (2, 4, 7, 14, 30, 60, 120, 10_000)
+COLUMNS = ("user_id", "item_id", "rank")
+
+
+def by_department() -> dict[str, pl.DataFrame]:
+    """Complete Journey with the eleven largest departments as domains; the rest is left out."""
+    data = datasets.grocery()
+    departments = data["items"].select("item_id", domain=pl.col("tags").list.first())
+    lines = data["events"].join(departments, on="item_id")
+    largest = lines.group_by("domain").len().sort("len", "domain", descending=[True, False]).head(DOMAINS)["domain"]
+    items = (
+        data["items"].drop("domain").join(departments.filter(pl.col("domain").is_in(largest.implode())), on="item_id")
+    )
+    return {**data, "items": items, "events": data["events"].join(items, on="item_id", how="semi")}
+
+
+def newcomers(tested: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """(user_id, domain): a fifth of the users tested in each domain, nobody in two."""
+    shuffled = (
+        tested.select("user_id", "domain")
+        .unique()
+        .sort("user_id", "domain")
+        .sample(fraction=1.0, shuffle=True, seed=seed)
+    )
+    wanted = (
+        shuffled.group_by("domain").len().with_columns(wanted=(pl.col("len") * HIDDEN_SHARE).round().cast(pl.Int64))
+    )
+    left = dict(wanted.select("domain", "wanted").iter_rows())
+    taken: dict[str, str] = {}
+    for user, domain in shuffled.iter_rows():  # the smallest domains choose first
+        if user not in taken and left[domain] > 0:
+            taken[user] = domain
+            left[domain] -= 1
+    return pl.DataFrame({"user_id": list(taken), "domain": list(taken.values())})
+
+
+def ndcg(lists: pl.DataFrame, targets: pl.DataFrame, users: pl.DataFrame, k: int) -> np.ndarray:
+    """NDCG@k of each of the users, in their order."""
+    hits = lists.join(targets, on=["user_id", "item_id"], how="semi")
+    gain = hits.group_by("user_id").agg(dcg=(1 / (pl.col("rank") + 1).log(2)).sum())
+    best = targets.group_by("user_id").agg(n=pl.len().clip(upper_bound=k))
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    table = users.join(best, on="user_id", how="left", maintain_order="left")
+    table = table.join(gain, on="user_id", how="left", maintain_order="left")
+    return table["dcg"].fill_null(0.0).to_numpy() / ideal[table["n"].to_numpy()]
+
+
+def trend(events: pl.DataFrame, as_of: datetime, half_life: float, k: int) -> pl.DataFrame:
+    """(domain, item_id, rank): the k items of each domain with most decayed behaviour."""
+    age = (pl.lit(as_of) - pl.col("happened_at")).dt.total_seconds() / 86400
+    scored = events.group_by("domain", "item_id").agg(score=(0.5 ** (age / half_life)).sum())
+    ranked = scored.sort("score", "item_id", descending=[True, False])
+    return ranked.with_columns(rank=pl.int_range(1, pl.len() + 1).over("domain")).filter(pl.col("rank") <= k)
+
+
+def chosen_half_lives(events: pl.DataFrame, as_of: datetime, k: int) -> dict[str, float]:
+    """Half-life of each domain's recently-popular list: the best one on the last tenth of the events."""
+    cut = events["happened_at"].quantile(0.9, "higher")
+    before, after = events.filter(pl.col("happened_at") <= cut), events.filter(pl.col("happened_at") > cut)
+    best: dict[str, tuple[float, float]] = {}
+    for half_life in HALF_LIVES_DAYS:
+        top = trend(before, cut, half_life, k)  # type: ignore[arg-type]
+        for (domain,), bought in after.group_by("domain"):
+            targets = bought.select("user_id", "item_id").unique()
+            users = targets.select("user_id").unique().sort("user_id")
+            lists = users.join(top.filter(pl.col("domain") == domain), how="cross")
+            value = float(ndcg(lists, targets, users, k).mean())
+            if value > best.get(str(domain), (-1.0, 0.0))[0]:
+                best[str(domain)] = value, half_life
+    return {domain: half_life for domain, (_, half_life) in best.items()}
+
+
+def interval(values: np.ndarray, seed: int = 0) -> str:
+    """Mean and 95 % percentile bootstrap over users."""
+    draws = np.random.default_rng(seed).integers(0, len(values), (2000, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return f"{values.mean():.4f} ({low:.4f} to {high:.4f})"
+
+
+def asked(con: duckdb.DuckDBPyConnection, new: pl.DataFrame, k: int, *, known: bool) -> pl.DataFrame:
+    """m6rec's lists of every newcomer in the domain it is new to; ``known`` False: as if it had no history at all."""
+    parts = []
+    for (domain,), group in new.group_by("domain", maintain_order=True):
+        ids = group["user_id"].to_list() if known else ["nobody"]
+        lists = con.sql(
+            "select user_id, item_id, cast(rank as bigint) as rank "
+            "from m6.slates($users, k := $k, in_domain := $domain)",
+            params={"users": ids, "k": k, "domain": domain},
+        ).pl()
+        if not known:
+            lists = group.select("user_id").join(lists.drop("user_id"), how="cross")
+        parts.append(lists.select(COLUMNS))
+    return pl.concat(parts)
+
+
+def main() -> None:
+    """Hide, build once, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validation", action="store_true", help="leave out the test slice, test on the one before")
+    parser.add_argument("--keep", help="keep the built file under this name; it is used where it is there")
+    given = parser.parse_args()
+    data = by_department()
+    events = data["events"].join(data["items"].select("item_id", "domain"), on="item_id")
+    if given.validation:
+        events = events.filter(pl.col("happened_at") <= events["happened_at"].quantile(0.9, "higher"))
+    split = events["happened_at"].quantile(0.9, "higher")
+    before, after = events.filter(pl.col("happened_at") <= split), events.filter(pl.col("happened_at") > split)
+    tested = after.join(before.select("user_id").unique(), on="user_id", how="semi")
+    new = newcomers(tested.join(before.select("user_id", "domain").unique(), on=["user_id", "domain"]), given.seed)
+    seen = before.join(new, on=["user_id", "domain"], how="anti")
+    left = seen.select("user_id").unique()
+    new = new.join(left, on="user_id", how="semi").sort("domain", "user_id")
+    targets = tested.join(new, on=["user_id", "domain"]).select("user_id", "item_id").unique()
+    print(f"{len(new):,} households new to a domain, {len(seen):,} events seen, {len(before) - len(seen):,} hidden")
+    con = m6.connect(given.keep or ":memory:", encoder=given.encoder)
+    if not con.execute("select model_version from m6.active").fetchall()[0][0]:
+        begin = time.process_time()
+        m6.load(con, events=seen.drop("domain"), items=data["items"], users=data["users"])
+        m6.build(con, as_of=split, seed=given.seed)  # type: ignore[arg-type]
+        print(f"loaded and built in {time.process_time() - begin:.0f} s of processor time", flush=True)
+    half_lives = chosen_half_lives(seen, split, given.k)  # type: ignore[arg-type]
+    tops = [
+        trend(seen.filter(pl.col("domain") == domain), split, half_life, given.k)  # type: ignore[arg-type]
+        for domain, half_life in half_lives.items()
+    ]
+    methods = {
+        "m6rec": asked(con, new, given.k, known=True),
+        "m6rec, without the history": asked(con, new, given.k, known=False),
+        "recently popular": new.join(pl.concat(tops), on="domain").select(COLUMNS),
+        "popular": new.join(trend(seen, split, 1e6, given.k), on="domain").select(COLUMNS),  # type: ignore[arg-type]
+    }
+    users = new.select("user_id")
+    value = {name: ndcg(lists, targets, users, given.k) for name, lists in methods.items()}
+    print(f"\nNDCG@{given.k} of users new to a domain, {len(users):,} households")
+    for name in methods:
+        print(f"| {name} | {interval(value[name])} |")
+    for other in list(methods)[1:]:
+        ratio = value["m6rec"].mean() / max(value[other].mean(), 1e-12)
+        print(f"| m6rec - {other} | {interval(value['m6rec'] - value[other])} | {ratio:.2f} times |")
+    print("\n| domain | users | half-life, days | m6rec | recently popular | times | difference |")
+    for domain in sorted(half_lives):
+        own = (new["domain"] == domain).to_numpy()
+        if own.any():
+            mine, theirs = value["m6rec"][own], value["recently popular"][own]
+            print(
+                f"| {domain} | {own.sum()} | {half_lives[domain]:g} | {mine.mean():.4f} | {theirs.mean():.4f} "
+                f"| {mine.mean() / max(theirs.mean(), 1e-12):.2f} | {interval(mine - theirs)} |"
+            )
+    m6.load(con, events=after.drop("domain"))
+    calibration(con, as_of=split, version=1)  # type: ignore[arg-type]
+    print("\ncalibration of all candidates, everybody active in the test slice, by domain")
+    print(con.sql("from m6.calibration_error(predictions := 'eval_predictions', least_rows := 1000)").pl())
+
+
+if __name__ == "__main__":
+    main()
