@@ -57,8 +57,8 @@ people as (select user_id, segment, history from m6.user_history(user_list, unti
 
 extra as (select user_id, proposals from m6.proposals(user_list, (select model_version from active))),
 
--- the domains that make lists of their own: one, or those of the quotas
-asked as (
+-- the domains that make lists of their own: one, or those of the quotas; a name that no argument of a caller reads
+quota_domains as (
     select cast(in_domain as varchar) as domain, cast(null as double) as share
     where quotas is null or cardinality(cast(quotas as map(varchar, double))) = 0
     union all
@@ -77,7 +77,7 @@ weights as (
         ) as weights
     from m6.strategy_weights as w
     inner join m6.strategies as s on w.strategy = s.strategy
-    inner join asked as a on w.domain in (coalesce(a.domain, '*'), '*')
+    inner join quota_domains as a on w.domain in (coalesce(a.domain, '*'), '*')
     where s.is_enabled and w.policy_version = (select policy_version from active)
     group by a.domain, w.segment
 ),
@@ -95,7 +95,7 @@ parts as (
                 )
         end as parts
     from (select distinct segment from people) as p
-    cross join asked as a
+    cross join quota_domains as a
     left join weights as own on p.segment = own.segment and a.domain is not distinct from own.domain
     left join weights as everybody on everybody.segment = '*' and a.domain is not distinct from everybody.domain
     group by p.segment
