@@ -25,6 +25,7 @@ import polars as pl
 from m6rec_udf import builder, fitting
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.cells import Cells
+from m6rec_udf.engine import InDuckDB
 from m6rec_udf.event_log import Log
 from m6rec_udf.fitting import Examples
 from m6rec_udf.functions import candidates_of
@@ -80,7 +81,7 @@ class Questions:
         if self.built is not None:
             return
         work = con.cursor()
-        built = _Kept(work, context_of(con), self.seed, None, builder.Clock(None))
+        built = _Kept(work, context_of(con), self.seed, None, builder.Clock(None), InDuckDB())
         built.run(as_of, activate=False)
         ids = work.execute("select user_id from stg_users order by user_idx").fetchall()
         number = {user_id: at for at, (user_id,) in enumerate(ids)}
