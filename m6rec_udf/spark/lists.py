@@ -110,7 +110,7 @@ def lines_of(shared: Shared, batch: pa.RecordBatch) -> pa.RecordBatch:
         snapshot,
         behaviour,
         Request(k=shared.k, allowed=shared.allowed),
-        weights=weights_of([shared.weights.get(s or "*", shared.weights["*"]) for s in segments]),
+        weights=weights_of([shared.weights.get(s or "*", shared.weights["*"]) for s in segments])[None],
         extra=_extra(batch["proposals"]),
     )
     first = np.searchsorted(found.row, np.arange(len(length)))
