@@ -48,9 +48,10 @@ neighbours: $(VENV)/.installed-app $(VENV)-dbt/.installed
 	M6REC_DBT_PYTHON=$(abspath $(VENV)-dbt)/bin/python $(BIN)/python -m pytest tests/neighbours \
 		tests/integration/test_plots.py tests/integration/test_trials.py $(PYTEST_FLAGS)
 
-spark-test: $(VENV)/.installed-spark
+# JupySQL wants more of pyspark than there is where it finds it: an environment of its own as well
+spark-test: $(VENV)-spark/.installed
 	@command -v java >/dev/null 2>&1 || [ -x "$$JAVA_HOME/bin/java" ] || { echo 'm6rec: found no java, expected Java 17 or newer. Hint: apt-get install openjdk-17-jre-headless' >&2; exit 1; }
-	$(BIN)/python -m pytest tests/spark tests/sql/test_transpile.py tests/unit/test_spark_parts.py $(PYTEST_FLAGS)
+	$(VENV)-spark/bin/python -m pytest tests/spark tests/sql/test_transpile.py tests/unit/test_spark_parts.py $(PYTEST_FLAGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -90,8 +91,11 @@ $(VENV)/.installed-app: $(VENV)/.installed-test
 	$(INSTALL) -e '.[test-app,notebooks,ibis,fastapi,tune,wandb,tensorboard,mlflow]'
 	@touch $@
 
-$(VENV)/.installed-spark: $(VENV)/.installed-test
-	$(INSTALL) -e '.[spark]'
+$(VENV)-spark/.installed: $(VENV)/.installed-test
+	$(PYTHON) -m venv $(VENV)-spark
+	$(BIN)/python -c $(PURELIB) > $$($(VENV)-spark/bin/python -c $(PURELIB))/borrowed.pth
+	echo $(CURDIR) >> $$($(VENV)-spark/bin/python -c $(PURELIB))/borrowed.pth
+	$(VENV)-spark/bin/python -m pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt 'pyspark>=4.1,<5'
 	@touch $@
 
 $(VENV)-dbt/.installed: $(VENV)/.installed-app
@@ -101,5 +105,5 @@ $(VENV)-dbt/.installed: $(VENV)/.installed-app
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-dbt build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-dbt $(VENV)-spark build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
