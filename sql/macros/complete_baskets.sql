@@ -30,33 +30,7 @@ active as materialized (
 
 kind as (select interest, satisfaction from m6.event_types where event_type = as_event),
 
-allowed as (
-    select
-        case
-            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
-        end as handle
-    from query_table(among)
-    where among <> 'm6.available_items'
-),
-
-blocked as (
-    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
-    from m6.items
-    where not is_available
-),
-
-boosted as (
-    select
-        case
-            when boosts <> 'm6.no_boosts'
-                then m6_item_set(
-                    coalesce(list(cast(item_id as varchar) order by item_id, boost), []),
-                    coalesce(list(cast(boost as double) order by item_id, boost), [])
-                )
-        end as handle
-    from query_table(boosts)
-    where boosts <> 'm6.no_boosts'
-),
+sets as (select allowed, blocked, boosted from m6.item_sets(among, boosts)),
 
 people as (
     select user_id, segment, history
@@ -116,9 +90,9 @@ listed as (
                 e.proposals,
                 coalesce(own.weights, everybody.weights),
                 cast(in_domain as varchar),
-                l.handle,
-                b.handle,
-                o.handle,
+                n.allowed,
+                n.blocked,
+                n.boosted,
                 false,
                 cast(k + (select coalesce(max(len(items)), 0) from baskets) as integer),
                 0.0,
@@ -131,9 +105,7 @@ listed as (
     from placed as p
     cross join active as a
     cross join kind as t
-    cross join allowed as l
-    cross join blocked as b
-    cross join boosted as o
+    cross join sets as n
     left join extra as e on p.user_id = e.user_id
     left join weights as own on p.segment = own.segment
     left join weights as everybody on everybody.segment = '*'

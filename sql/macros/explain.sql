@@ -17,20 +17,7 @@ active as (
     from m6.active_version
 ),
 
-allowed as (
-    select
-        case
-            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
-        end as handle
-    from query_table(among)
-    where among <> 'm6.available_items'
-),
-
-blocked as (
-    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
-    from m6.items
-    where not is_available
-),
+sets as (select allowed, blocked, boosted from m6.item_sets(among, 'm6.no_boosts')),
 
 extra as (
     select any_value(proposals) as proposals
@@ -49,8 +36,8 @@ parts as materialized (
                 p.history,
                 e.proposals,
                 cast(in_domain as varchar),
-                l.handle,
-                b.handle,
+                n.allowed,
+                n.blocked,
                 cast(exclude_seen as boolean),
                 cast(k as integer),
                 m6.asked_moment(until)
@@ -59,8 +46,7 @@ parts as materialized (
         )
     from person as p
     cross join active as a
-    cross join allowed as l
-    cross join blocked as b
+    cross join sets as n
     cross join extra as e
 ),
 

@@ -79,33 +79,7 @@ histories as (
     group by c.request_id
 ),
 
-allowed as (
-    select
-        case
-            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
-        end as handle
-    from query_table(among)
-    where among <> 'm6.available_items'
-),
-
-blocked as (
-    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
-    from m6.items
-    where not is_available
-),
-
-boosted as (
-    select
-        case
-            when boosts <> 'm6.no_boosts'
-                then m6_item_set(
-                    coalesce(list(cast(item_id as varchar) order by item_id, boost), []),
-                    coalesce(list(cast(boost as double) order by item_id, boost), [])
-                )
-        end as handle
-    from query_table(boosts)
-    where boosts <> 'm6.no_boosts'
-),
+sets as (select allowed, blocked, boosted from m6.item_sets(among, boosts)),
 
 extra as (
     select user_id, proposals
@@ -129,9 +103,9 @@ drawn as (
                 e.proposals,
                 coalesce(own.weights, everybody.weights),
                 cast(in_domain as varchar),
-                l.handle,
-                b.handle,
-                o.handle,
+                n.allowed,
+                n.blocked,
+                n.boosted,
                 cast(exclude_seen as boolean),
                 cast(c.places as integer),
                 cast(diversity as double),
@@ -142,9 +116,7 @@ drawn as (
             )
         ) as slot
     from compared as c
-    cross join allowed as l
-    cross join blocked as b
-    cross join boosted as o
+    cross join sets as n
     left join histories as h on c.request_id = h.request_id
     left join extra as e on c.user_id = e.user_id
     left join weights as own on c.segment = own.segment

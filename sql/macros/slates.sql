@@ -25,39 +25,13 @@ active as materialized (
     from m6.active_version
 ),
 
-allowed as (
-    select
-        case
-            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
-        end as handle
-    from query_table(among)
-    where among <> 'm6.available_items'
-),
-
-blocked as (
-    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
-    from m6.items
-    where not is_available
-),
-
-boosted as (
-    select
-        case
-            when boosts <> 'm6.no_boosts'
-                then m6_item_set(
-                    coalesce(list(cast(item_id as varchar) order by item_id, boost), []),
-                    coalesce(list(cast(boost as double) order by item_id, boost), [])
-                )
-        end as handle
-    from query_table(boosts)
-    where boosts <> 'm6.no_boosts'
-),
+sets as (select allowed, blocked, boosted from m6.item_sets(among, boosts)),
 
 people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
 extra as (select user_id, proposals from m6.proposals(user_list, (select model_version from active))),
 
--- the domains that make lists of their own: one, or those of the quotas; a name that no argument of a caller reads
+-- the domains that make lists of their own: one, or those of the quotas (an argument may be a subquery of the caller: no name of a caller here)
 quota_domains as (
     select cast(in_domain as varchar) as domain, cast(null as double) as share
     where quotas is null or cardinality(cast(quotas as map(varchar, double))) = 0
@@ -118,9 +92,9 @@ listed as (
             e.proposals,
             w.weights,
             cast(in_domain as varchar),
-            l.handle,
-            b.handle,
-            o.handle,
+            n.allowed,
+            n.blocked,
+            n.boosted,
             cast(exclude_seen as boolean),
             cast(k as integer),
             cast(diversity as double),
@@ -131,9 +105,7 @@ listed as (
         ) as slots
     from people as p
     cross join active as a
-    cross join allowed as l
-    cross join blocked as b
-    cross join boosted as o
+    cross join sets as n
     left join extra as e on p.user_id = e.user_id
     left join parts as w on p.segment is not distinct from w.segment
 ),

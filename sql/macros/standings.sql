@@ -21,33 +21,7 @@ active as materialized (
     from m6.active_version
 ),
 
-allowed as (
-    select
-        case
-            when among <> 'm6.available_items' then m6_item_set(coalesce(list(item_id order by item_id), []), null)
-        end as handle
-    from query_table(among)
-    where among <> 'm6.available_items'
-),
-
-blocked as (
-    select m6_item_set(coalesce(list(item_id order by item_id), []), null) as handle
-    from m6.items
-    where not is_available
-),
-
-boosted as (
-    select
-        case
-            when boosts <> 'm6.no_boosts'
-                then m6_item_set(
-                    coalesce(list(cast(item_id as varchar) order by item_id, boost), []),
-                    coalesce(list(cast(boost as double) order by item_id, boost), [])
-                )
-        end as handle
-    from query_table(boosts)
-    where boosts <> 'm6.no_boosts'
-),
+sets as (select allowed, blocked, boosted from m6.item_sets(among, boosts)),
 
 people as (select user_id, segment, history from m6.user_history(user_list, until := until)),
 
@@ -83,9 +57,9 @@ lines as (
                 e.proposals,
                 coalesce(own.weights, everybody.weights),
                 cast(in_domain as varchar),
-                l.handle,
-                b.handle,
-                o.handle,
+                n.allowed,
+                n.blocked,
+                n.boosted,
                 cast(exclude_seen as boolean),
                 cast(k as integer),
                 cast(diversity as double),
@@ -97,9 +71,7 @@ lines as (
         ) as slot
     from people as p
     cross join active as a
-    cross join allowed as l
-    cross join blocked as b
-    cross join boosted as o
+    cross join sets as n
     left join extra as e on p.user_id = e.user_id
     left join weights as own on p.segment = own.segment
     left join weights as everybody on everybody.segment = '*'
