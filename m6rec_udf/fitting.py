@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from m6rec_udf.errors import ParameterError
-from m6rec_udf.logistic import calibrate, level, logit, sigmoid
+from m6rec_udf.logistic import calibrate, level, logit, ridge_regression, sigmoid
 from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import (
     LINEAR_FEATURES,
@@ -126,7 +126,7 @@ def slot_inputs(slot: np.ndarray) -> np.ndarray:
 
 
 def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndarray]:
-    """Ridge-penalised logistic regression under the cross-entropy, by Newton steps.
+    """``ridge_regression`` of satisfaction.
 
     Returns:
         Intercept and weights of ``linear_inputs``, and the two weights of ``slot_inputs``: an impression is worth
@@ -135,19 +135,7 @@ def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndar
     """
     x = np.column_stack([linear_inputs(rows.x), slot_inputs(rows.slot)])
     mean, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
-    z = np.column_stack([np.ones(len(x)), (x - mean) / spread])
-    penalty = np.full(z.shape[1], ridge)
-    penalty[0] = 1e-6
-    w = np.zeros(z.shape[1])
-    w[0] = float(logit(np.array([np.average(rows.y, weights=rows.weight)]))[0])
-    for _ in range(30):
-        p = sigmoid(z @ w)
-        gradient = z.T @ (rows.weight * (p - rows.y)) + penalty * np.where(np.arange(len(w)) == 0, 0, w)
-        curvature = rows.weight * np.maximum(p * (1 - p), 1e-6)
-        step = np.linalg.solve((z * curvature[:, None]).T @ z + np.diag(penalty), gradient)
-        w -= np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-8:
-            break
+    w = ridge_regression((x - mean) / spread, rows.y, rows.weight, ridge)
     weights = w[1:] / spread
     own = weights[:-2]
     return [float(w[0] - (weights * mean).sum()), *map(float, own)], weights[-2:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,10 @@ import numpy as np
 from m6rec_udf.arrow import HISTORY, item_index, numbers, offsets_of, whole
 from m6rec_udf.comparisons import RESAMPLED
 from m6rec_udf.errors import CorruptError, ParameterError, UnknownNameError
+from m6rec_udf.item_sets import ITEM_SET, mask_of
 from m6rec_udf.registry import Context, Function
 from m6rec_udf.single import ONE_LIST
+from m6rec_udf.vector_functions import VECTOR_FUNCTIONS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,6 @@ SLOTS = (
     "supporters UBIGINT, eligible UBIGINT, propensity DOUBLE, because_item_id VARCHAR)[]"
 )
 USERS_AT_ONCE = 6_000_000  # cells of one dense score matrix
-SEARCHED = 4  # times as many cells for a search, whose answer is nothing else, as for a candidate
 
 
 def behaviour_of(
@@ -55,30 +55,6 @@ def behaviour_of(
         np.asarray([codes.get(s or "*", -1) for s in segments], np.int64),
         asked_at,
     )
-
-
-def _mask(context: Context, snapshot: Snapshot, domain: str | None, among: int | None, blocked: int | None) -> Any:
-    """Mask of the items that may be shown; None for all."""
-    masks = [snapshot.in_domain(domain)]
-    for handle, inverted in ((among, False), (blocked, True)):
-        if handle is None:
-            continue
-        if ("set", handle) not in snapshot.masks:
-            if handle not in context.item_sets:
-                raise UnknownNameError(
-                    f"there is no item set {handle}, expected a handle made by m6_item_set in the same query",
-                    "name a table: among := 'my_items'",
-                )
-            mask = np.zeros(snapshot.n, bool)
-            ids = [snapshot.index[i] for i in context.item_sets[handle] if i in snapshot.index]
-            mask[ids] = True
-            snapshot.masks["set", handle] = mask
-            while len(snapshot.masks) > 200:
-                snapshot.masks.pop(next(iter(snapshot.masks)))
-        mask = snapshot.masks["set", handle]
-        masks.append(~mask if inverted else mask)
-    present = [mask for mask in masks if mask is not None]
-    return np.logical_and.reduce(present) if present else None
 
 
 def _make_candidates(context: Context) -> Callable[..., Any]:
@@ -144,7 +120,7 @@ def _requested(context: Context, request: tuple[Any, ...]) -> tuple[Snapshot, np
     found, x = candidates_of(
         snapshot,
         behaviour,
-        allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
+        allowed=mask_of(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
         exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
         at_least=int(k[0].as_py()),
         extra=_extra(snapshot, whole(extra)),
@@ -294,7 +270,7 @@ def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., 
         wanted = k[0].as_py()
         request = Request(
             k=wanted,
-            allowed=_mask(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
+            allowed=mask_of(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
             exclude_seen=seen[0].as_py(),
             boost=boost_of(snapshot, context.item_sets.get(boosts[0].as_py())),
             diversity=diversity[0].as_py(),
@@ -382,32 +358,6 @@ def _slot_type() -> Any:
     )
 
 
-def _make_item_set(context: Context) -> Callable[..., Any]:
-    def m6_item_set(items: Any, boosts: Any) -> Any:
-        import pyarrow as pa
-
-        handles: list[int | None] = []
-        for ids, factors in zip(items.to_pylist(), boosts.to_pylist(), strict=True):
-            if ids is None:
-                handles.append(None)
-                continue
-            if factors and len(factors) != len(ids):
-                raise ParameterError(
-                    f"m6_item_set got {len(ids)} items and {len(factors)} boosts, expected as many of both"
-                )
-            digest = hashlib.sha256(repr((ids, factors)).encode()).digest()
-            handle = int.from_bytes(digest[:7], "big")
-            with context.lock:
-                context.item_sets.pop(handle, None)
-                context.item_sets[handle] = dict(zip(ids, factors or [1.0] * len(ids), strict=True))
-                while len(context.item_sets) > 1000:
-                    context.item_sets.pop(next(iter(context.item_sets)))
-            handles.append(handle)
-        return pa.array(handles, pa.int64())
-
-    return m6_item_set
-
-
 def _make_explain(context: Context) -> Callable[..., Any]:
     def m6_explain(
         version: Any,
@@ -444,7 +394,7 @@ def _make_explain(context: Context) -> Callable[..., Any]:
                     snapshot,
                     behaviour_of(snapshot, histories.slice(at, 1), [segments[at]], moments[at : at + 1]),
                     snapshot.index[item_id],
-                    allowed=_mask(context, snapshot, domain[at].as_py(), among[at].as_py(), blocked[at].as_py()),
+                    allowed=mask_of(context, snapshot, domain[at].as_py(), among[at].as_py(), blocked[at].as_py()),
                     exclude_seen=seen[at].as_py(),
                     at_least=int(k[at].as_py()),
                     extra=_extra(snapshot, proposals.slice(at, 1)),
@@ -454,68 +404,6 @@ def _make_explain(context: Context) -> Callable[..., Any]:
         return pa.array(out, pa.list_(pa.struct(parts)))
 
     return m6_explain
-
-
-def _make_embed(context: Context) -> Callable[..., Any]:
-    def m6_embed(text: Any) -> Any:
-        import pyarrow as pa
-
-        from m6rec_udf.embed import embed_queries
-
-        texts = [value or "" for value in text.to_pylist()]
-        con = context.open()
-        try:
-            vectors = embed_queries(con, context.encoder, texts)
-        finally:
-            con.close()
-        return pa.array(list(vectors), pa.list_(pa.float32()))
-
-    return m6_embed
-
-
-def _make_query(context: Context) -> Callable[..., Any]:
-    def m6_query(version: Any, text: Any, by: Any) -> Any:
-        """Questions in words as vectors in the space of the items of a build."""
-        import pyarrow as pa
-
-        from m6rec_udf.arrays import of_version
-        from m6rec_udf.vector_columns import question
-
-        out = []
-        con = context.open()
-        try:
-            for v, words, column in zip(*(part.to_pylist() for part in (version, text, by)), strict=True):
-                blocks = of_version(context, v).blocks if v is not None else []
-                out.append(question(con, context, blocks, words or "", column))
-        finally:
-            con.close()
-        return pa.array(out, pa.list_(pa.float32()))
-
-    return m6_query
-
-
-def _weighted(vectors: Any, weights: Any, *, scaled: bool) -> Any:
-    import pyarrow as pa
-
-    out: list[Any] = []
-    for own, weight in zip(vectors.to_pylist(), weights.to_pylist(), strict=True):
-        if not own or not weight:
-            out.append(None)
-            continue
-        if len(own) != len(weight):
-            raise ParameterError(f"got {len(own)} vectors and {len(weight)} weights, expected as many of both")
-        if None in own or None in weight or len({len(vector) for vector in own}) > 1:
-            raise ParameterError("got vectors of several lengths or NULL among them, expected one length and no NULL")
-        total = np.asarray(weight, np.float32) @ np.asarray(own, np.float32)
-        out.append(total / max(float(np.sqrt(total @ total)), 1e-12) if scaled else total)
-    return pa.array(out, pa.list_(pa.float32()))
-
-
-def _make_user_vector(_: Context) -> Callable[..., Any]:
-    def m6_user_vector(vectors: Any, weights: Any) -> Any:
-        return _weighted(vectors, weights, scaled=True)
-
-    return m6_user_vector
 
 
 def _make_unpacked_history(context: Context) -> Callable[..., Any]:
@@ -544,83 +432,6 @@ def _make_unpacked_history(context: Context) -> Callable[..., Any]:
     return m6_unpacked_history
 
 
-def _make_weighted_sum(_: Context) -> Callable[..., Any]:
-    def m6_weighted_sum(vectors: Any, weights: Any) -> Any:
-        return _weighted(vectors, weights, scaled=False)
-
-    return m6_weighted_sum
-
-
-def _in_cells(snapshot: Snapshot, vector: np.ndarray, nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(item_idx, cosine) of every item in some cells."""
-    assert snapshot.cells is not None
-    lines = snapshot.cells.scan(vector[None], nearest[None], snapshot.text_in_cells)
-    column = np.arange(lines.score.shape[1])
-    return lines.item(np.zeros_like(column), column), lines.score[0]
-
-
-def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(item_idx, cosine) of the k allowed items nearest to a vector, ties by item; through cells where there are."""
-    from m6rec_udf.candidates import SPARE, fronts
-
-    allowed = snapshot.is_known if mask is None else snapshot.is_known & mask
-    cells = snapshot.cells
-    if snapshot.blocks:
-        from m6rec_udf.vector_columns import shared_cosines
-
-        item = np.flatnonzero(allowed)
-        norms, centre = snapshot.block_norms[item], snapshot.block_centre
-        score = shared_cosines(snapshot.text[item], norms, centre, snapshot.blocks, vector)
-    elif cells is None:
-        item = np.flatnonzero(allowed)
-        score = (snapshot.text @ vector)[item]
-    else:
-        order = np.argsort(-np.round((cells.centres @ vector).astype(np.float64), 6), kind="stable")
-        probed = SEARCHED * cells.probed
-        item, score = _in_cells(snapshot, vector, order[:probed])
-        while allowed[item].sum() < k and probed < len(order):
-            probed *= 4
-            item, score = _in_cells(snapshot, vector, order[:probed])
-        item, score = item[allowed[item]], score[allowed[item]]
-    front = fronts(score[None], k + SPARE, least=-np.inf)[1]
-    item, score = item[front], np.round(score[front].astype(np.float64), 6)
-    best = np.lexsort((item, -score))[:k]
-    return item[best], score[best]
-
-
-def _make_nearest(context: Context) -> Callable[..., Any]:
-    def m6_nearest(version: Any, vector: Any, domain: Any, among: Any, blocked: Any, k: Any) -> Any:
-        """The k items nearest to each vector by cosine: a list of (item_id, score)."""
-        import pyarrow as pa
-
-        from m6rec_udf.arrays import of_version
-        from m6rec_udf.listing import require_length
-
-        out: list[list[dict[str, Any]]] = []
-        for v, own, d, a, b, wanted in zip(
-            *(part.to_pylist() for part in (version, vector, domain, among, blocked, k)), strict=True
-        ):
-            snapshot = of_version(context, v)
-            if own is None or not snapshot.n:
-                out.append([])
-                continue
-            text_alone = snapshot.blocks[0][1] if snapshot.blocks else snapshot.text.shape[1]
-            if len(own) not in {snapshot.text.shape[1], text_alone}:
-                raise ParameterError(
-                    f"the vector has {len(own)} dimensions, expected {snapshot.text.shape[1]} (the encoder "
-                    f"{snapshot.settings['encoder']!r} of model_version {v})\n"
-                    "Hint: connect with the encoder of the build, or build again"
-                )
-            mask = _mask(context, snapshot, d, a, b)
-            item, score = _nearest(snapshot, np.asarray(own, np.float32), mask, require_length(wanted))
-            out.append(
-                [{"item_id": snapshot.item_ids[i], "score": s} for i, s in zip(item, score.tolist(), strict=True)]
-            )
-        return pa.array(out, pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float64())])))
-
-    return m6_nearest
-
-
 LIST_REQUEST = (
     "BIGINT",
     "VARCHAR",
@@ -641,12 +452,9 @@ LIST_REQUEST = (
     PARTS,
 )
 FUNCTIONS = (
-    Function("m6_embed", _make_embed, ("VARCHAR",), "FLOAT[]"),
-    Function("m6_query", _make_query, ("BIGINT", "VARCHAR", "VARCHAR"), "FLOAT[]"),
-    Function("m6_user_vector", _make_user_vector, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
-    Function("m6_weighted_sum", _make_weighted_sum, ("FLOAT[][]", "FLOAT[]"), "FLOAT[]"),
     Function("m6_unpacked_history", _make_unpacked_history, ("BIGINT", "BLOB"), HISTORY),
-    Function("m6_item_set", _make_item_set, ("VARCHAR[]", "DOUBLE[]"), "BIGINT"),
+    *VECTOR_FUNCTIONS,
+    ITEM_SET,
     Function(
         "m6_candidates",
         _make_candidates,
@@ -681,11 +489,5 @@ FUNCTIONS = (
             "DOUBLE",
         ),
         "STRUCT(part VARCHAR, name VARCHAR, value DOUBLE, contribution DOUBLE)[]",
-    ),
-    Function(
-        "m6_nearest",
-        _make_nearest,
-        ("BIGINT", "FLOAT[]", "VARCHAR", "BIGINT", "BIGINT", "INTEGER"),
-        "STRUCT(item_id VARCHAR, score DOUBLE)[]",
     ),
 )

@@ -1,4 +1,4 @@
-"""Logits, and a logistic calibration of scores (Platt 1999)."""
+"""Logits, logistic regression, and a logistic calibration of scores (Platt 1999)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,33 @@ def logit(p: np.ndarray) -> np.ndarray:
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x))."""
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(x, -40, 40))))
+
+
+def ridge_regression(x: np.ndarray, y: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
+    """Ridge-penalised logistic regression under the cross-entropy, by Newton steps.
+
+    Args:
+        x: float64 ``[r, f]``, of about unit spread.
+        y: in [0, 1]. weight: both float ``[r]``.
+        ridge: penalty of the squared weights.
+
+    Returns:
+        float64 ``[f + 1]``: the intercept, which is hardly penalised, and the weights.
+    """
+    z = np.column_stack([np.ones(len(x)), x])
+    penalty = np.full(z.shape[1], ridge)
+    penalty[0] = 1e-6
+    w = np.zeros(z.shape[1])
+    w[0] = float(logit(np.array([np.average(y, weights=weight)]))[0])
+    for _ in range(30):
+        p = sigmoid(z @ w)
+        gradient = z.T @ (weight * (p - y)) + penalty * np.where(np.arange(len(w)) == 0, 0, w)
+        curvature = weight * np.maximum(p * (1 - p), 1e-6)
+        step = np.linalg.solve((z * curvature[:, None]).T @ z + np.diag(penalty), gradient)
+        w -= np.clip(step, -2, 2)
+        if np.abs(step).max() < 1e-8:
+            break
+    return w
 
 
 def calibrate(raw: np.ndarray, y: np.ndarray, weight: np.ndarray, *, usual: float = 1.0) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 
 from m6rec_udf.errors import ParameterError, SchemaError
-from m6rec_udf.logistic import calibrate, level, logit, sigmoid
+from m6rec_udf.logistic import calibrate, level, logit, ridge_regression, sigmoid
 from m6rec_udf.satisfaction import threads
 
 if TYPE_CHECKING:
@@ -104,24 +104,11 @@ def _raw(weight: np.ndarray, booster: Any, x: np.ndarray) -> np.ndarray:
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
-    """Weights of a logistic score, the first one the intercept, which is not penalised: Newton steps."""
-    rate = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
-    weight = np.zeros(x.shape[1] + 1)
-    weight[0] = logit(np.asarray([rate]))[0]
+    """Weights of a logistic score, the first one the intercept; the largest ridge leaves nothing else."""
     if ridge >= RIDGES[-1] or not x.shape[1]:
-        return weight
-    design = np.column_stack([np.ones(len(x)), x])
-    penalty = np.full(len(weight), ridge)
-    penalty[0] = 1e-9
-    for _ in range(30):
-        p = sigmoid(design @ weight)
-        curvature = np.maximum(p * (1 - p), 1e-9)
-        gradient = design.T @ (p - y) + penalty * weight
-        step = np.linalg.solve((design * curvature[:, None]).T @ design + np.diag(penalty), gradient)
-        weight = weight - step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
-        if np.abs(step).max() < 1e-7:
-            break
-    return weight
+        rate = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
+        return np.concatenate([logit(np.asarray([rate])), np.zeros(x.shape[1])])
+    return ridge_regression(x, y, np.ones(len(y)), ridge)
 
 
 def _loss(raw: np.ndarray, y: np.ndarray) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 
 from m6rec_udf.embed import content_hash, embed_hashed, embed_queries, unit
 from m6rec_udf.errors import EncoderError, ParameterError, SchemaError, UnknownNameError
+from m6rec_udf.publish import quote_name
 from m6rec_udf.query import one
 from m6rec_udf.registry import context_of
 
@@ -336,7 +337,7 @@ def _given(con: duckdb.DuckDBPyConnection, column: Column, item_ids: Sequence[st
     """Vectors from a table; raises SchemaError where their lengths differ or one is not finite."""
     _check_table(con, column.source)
     rows = con.execute(
-        f"select cast(item_id as varchar), cast(vector as float[]) from {_quoted(column.source)} "
+        f"select cast(item_id as varchar), cast(vector as float[]) from {_named(column.source)} "
         "where vector is not null order by item_id"
     ).fetchall()
     found = {item: np.asarray(vector, np.float32) for item, vector in rows if None not in vector}
@@ -355,8 +356,9 @@ def _given(con: duckdb.DuckDBPyConnection, column: Column, item_ids: Sequence[st
     return out, [hashlib.sha256(row.tobytes()).hexdigest() if row.any() else "" for row in out]
 
 
-def _quoted(name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+def _named(source: str) -> str:
+    """A table or view, with its schema or without, as SQL."""
+    return ".".join(quote_name(part) for part in source.split("."))
 
 
 def _check_table(con: duckdb.DuckDBPyConnection, source: str) -> None:
