@@ -178,28 +178,45 @@ class Snapshot:
         return np.ascontiguousarray(self.text[self.cells.order])
 
     @cached_property
-    def place_in_cells(self) -> np.ndarray:
-        """Where each item stands in ``text_in_cells``."""
-        assert self.cells is not None
-        place = np.empty(self.n, np.int64)
-        place[self.cells.order] = np.arange(self.n)
-        return place
+    def labels(self) -> int:
+        """More than any code of a category or brand."""
+        return 1 + max(int(self.category.max(initial=-1)), int(self.brand.max(initial=-1)))
 
     @cached_property
-    def factors_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Known items, the longest vectors (factors times trend) first: item_idx, the vectors, their lengths."""
+    def repurchase_days(self) -> np.ndarray:
+        """Median days until an item is had again, float32 ``[n]``, NaN where that never happened."""
+        return np.ascontiguousarray(self.column("repurchase_days"))
+
+    @cached_property
+    def every_item(self) -> np.ndarray:
+        """item_idx of all items, int32 ``[n]``."""
+        return np.arange(self.n, dtype=np.int32)
+
+    @cached_property
+    def following(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The parts of ``transitions``: where each row starts (int64), columns (int32), values (float32)."""
+        return _parts_of(self.transitions)
+
+    @cached_property
+    def linked(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of ``item_item``."""
+        return _parts_of(self.item_item)
+
+    @cached_property
+    def factors_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Known items, the longest vectors (factors times trend) first.
+
+        Returns (item_idx; their factors; the lengths; the first dimensions of the vectors, the largest ones; the
+        lengths of what is behind these).
+        """
         vectors = self.factors * self.trend_factor[:, None]
         length = np.sqrt((vectors * vectors).sum(1))
         order = np.lexsort((np.arange(self.n), -length))
         order = order[self.is_known[order] & (length[order] > 0)]
-        return order, np.ascontiguousarray(vectors[order]), length[order]
-
-    @cached_property
-    def place_by_length(self) -> np.ndarray:
-        """Where each item stands in ``factors_by_length``, -1 for none."""
-        place = np.full(self.n, -1)
-        place[self.factors_by_length[0]] = np.arange(len(self.factors_by_length[0]))
-        return place
+        head, tail = vectors[order, :HEAD], vectors[order, HEAD:]
+        lengths = length[order].astype(np.float32), np.sqrt((tail * tail).sum(1)).astype(np.float32)
+        parts = np.ascontiguousarray(self.factors[order]), np.ascontiguousarray(head)
+        return order, parts[0], lengths[0], parts[1], lengths[1]
 
     def segment_order(self, segment: int) -> np.ndarray:
         """Items that are popular in a segment, best first."""
@@ -230,6 +247,13 @@ class Snapshot:
         return mask
 
 
+def _parts_of(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    parts = (matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)
+    start, column, value = (np.ascontiguousarray(part, kind) for part, kind in parts)
+    return start, column, value
+
+
+HEAD = 16  # dimensions of the factors that are looked at first
 PEOPLE = "people"  # the domain whose items are persons: their item_id is a user_id
 _OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack both
 _ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text", *_OPTIONAL)

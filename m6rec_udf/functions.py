@@ -189,11 +189,10 @@ def candidates_of(
         found = propose(snapshot, profile, allowed=allowed, exclude_seen=exclude_seen, at_least=at_least, extra=own)
         xs.append(features(snapshot, profile, found))
         found.row = found.row + start
-        found.scores = {}
         parts.append(found)
     if not parts:
         nothing = np.zeros(0, np.int64)
-        return Candidates(nothing, nothing, nothing.astype(np.uint64), nothing.astype(bool), {}), np.zeros(
+        return Candidates(nothing, nothing, nothing.astype(np.uint64), nothing.astype(bool), nothing[None]), np.zeros(
             (0, len(FEATURES)), np.float32
         )
     joined = Candidates(
@@ -201,7 +200,7 @@ def candidates_of(
         np.concatenate([p.item for p in parts]),
         np.concatenate([p.supporters for p in parts]),
         np.concatenate([p.is_seen for p in parts]),
-        {},
+        np.concatenate([p.scores for p in parts], axis=1),
     )
     return joined, np.concatenate(xs)
 
