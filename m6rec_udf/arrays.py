@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -338,7 +335,6 @@ def of_version(context: Context, version: int) -> Snapshot:
         if version not in context.snapshots:
             con = context.open()
             try:
-                Thread(target=_import_trees).start()  # a second that reading and the first list leave free
                 snapshot = load(con, version)
             finally:
                 con.close()
@@ -346,9 +342,3 @@ def of_version(context: Context, version: int) -> Snapshot:
                 context.snapshots.pop(min(context.snapshots))
             context.snapshots[version] = snapshot
         return context.snapshots[version]
-
-
-def _import_trees() -> None:
-    """Import LightGBM; whoever needs it is told where it is missing."""
-    with suppress(ImportError):
-        import_module("lightgbm")

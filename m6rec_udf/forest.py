@@ -78,7 +78,9 @@ class _Tree:
             return None
         goes_left = np.where(missing == _NAN, decision & _DEFAULT_LEFT > 0, threshold >= 0)  # else NaN counts as 0
         children = np.stack([numbers("left_child", np.int64), numbers("right_child", np.int64)], axis=1)
-        return cls(numbers("split_feature", np.int64), threshold, goes_left, children, numbers("leaf_value", np.float64))
+        return cls(
+            numbers("split_feature", np.int64), threshold, goes_left, children, numbers("leaf_value", np.float64)
+        )
 
     @property
     def leaves(self) -> np.ndarray:

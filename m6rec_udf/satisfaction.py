@@ -264,7 +264,7 @@ class Columns:
         return np.asarray(self.x[:, [PLACE[name] for name in names]].T)
 
 
-def _columns(x: np.ndarray | Columns) -> Columns | Features:
+def _columns(x: np.ndarray | Columns) -> Columns:
     return Columns(x) if isinstance(x, np.ndarray) else x
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from m6rec_udf.history import Profile
 
 
-
 @dataclass
 class Slots:
     """Slots of the lists of a block of users, user by user, in the order of each list.

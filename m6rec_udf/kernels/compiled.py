@@ -8,12 +8,26 @@ of the kernel's own file: a kernel calls only kernels of its own file.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from numba import types
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+__all__ = [
+    "BOOL",
+    "FLOAT32",
+    "FLOAT64",
+    "INT32",
+    "INT64",
+    "REORDERED",
+    "UINT64",
+    "compiled",
+    "given",
+    "made",
+    "types",
+]
+
+Kernel = Callable[..., Any]
 
 BOOL, INT32, INT64, UINT64 = types.boolean, types.int32, types.int64, types.uint64
 FLOAT32, FLOAT64 = types.float32, types.float64
@@ -37,17 +51,18 @@ def compiled(signature: Any = None, *, fastmath: bool | set[str] = False) -> Cal
     """
 
     def decorate(function: Kernel) -> Kernel:
-        def compile_(cache: bool) -> Any:
+        def compile_(cache: bool) -> Kernel:
             arguments = () if signature is None else (signature,)
-            return numba.njit(*arguments, nogil=True, fastmath=fastmath, cache=cache)(function)
+            machine_code: Kernel = numba.njit(*arguments, nogil=True, fastmath=fastmath, cache=cache)(function)
+            return machine_code
 
         if signature is None:
-            return compile_(cache=False)  # type: ignore[no-any-return]
+            return compile_(cache=False)
         try:
-            return compile_(cache=True)  # type: ignore[no-any-return]
+            return compile_(cache=True)
         except RuntimeError as error:
             if "no locator available" not in str(error):
                 raise
-            return compile_(cache=False)  # type: ignore[no-any-return]
+            return compile_(cache=False)
 
     return decorate

@@ -163,7 +163,20 @@ def _cell(start, column, value, i, j):
 
 @compiled()
 def _said(
-    a, b, pair_item, interest, weight, one, item_item_start, item_item_item, item_item_data, start, column, value, text, out
+    a,
+    b,
+    pair_item,
+    interest,
+    weight,
+    one,
+    item_item_start,
+    item_item_item,
+    item_item_data,
+    start,
+    column,
+    value,
+    text,
+    out,
 ):
     """What each pair a to b of a user says for an item, into ``out``."""
     most = 0.0
@@ -189,9 +202,7 @@ _CSR = (given(INT64), given(INT32), given(FLOAT32))
 
 
 @compiled(
-    types.Array(FLOAT64, 1, "C")(
-        given(INT64), given(FLOAT64), given(FLOAT64), INT64, *_CSR, *_CSR, given(FLOAT32, 2)
-    )
+    types.Array(FLOAT64, 1, "C")(given(INT64), given(FLOAT64), given(FLOAT64), INT64, *_CSR, *_CSR, given(FLOAT32, 2))
 )
 def said(
     pair_item, interest, weight, item, item_item_start, item_item_item, item_item_data, start, column, value, text

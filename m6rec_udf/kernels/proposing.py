@@ -102,9 +102,7 @@ def _add_up(first, last, pair_item, weight, indptr, indices, data, total, marks,
 
 
 @compiled()
-def _by_length(
-    left, user, order, vectors, length, head, tail, trend, mask, marks, reasons, k, value, item, bins, out
-):
+def _by_length(left, user, order, vectors, length, head, tail, trend, mask, marks, reasons, k, value, item, bins, out):
     """The k items whose vectors, times their trend, have the largest products with the user's.
 
     The longest vectors come first: no product is larger than that of the lengths, so the search ends where that
@@ -416,7 +414,22 @@ def proposed(
 
         if bits[FACTORS] >= 0:
             found = _by_length(
-                factor_of_user, user, by_length, longest, length, head, tail, trend, mask, marks, reasons, k, value, item, bins, own
+                factor_of_user,
+                user,
+                by_length,
+                longest,
+                length,
+                head,
+                tail,
+                trend,
+                mask,
+                marks,
+                reasons,
+                k,
+                value,
+                item,
+                bins,
+                own,
             )
             count = _added(proposals, count, own, found, bits[FACTORS])
         if bits[SEMANTIC] >= 0:
@@ -544,7 +557,16 @@ def scores_of(
             a, b = first[user], first[user + 1]
             marks[:] = 0
             _add_up(
-                a, b, pair_item, short_weight, transition_start, transition_item, transition_data, visits, marks, touched
+                a,
+                b,
+                pair_item,
+                short_weight,
+                transition_start,
+                transition_item,
+                transition_data,
+                visits,
+                marks,
+                touched,
             )
             marks[:] = 0
             _add_up(

@@ -1,5 +1,7 @@
-"""What trees add up to, many rows at once (Lucchese et al. 2016, "Exploiting CPU SIMD extensions to speed-up document
-scoring with tree ensembles")."""
+"""What trees add up to, many rows at once.
+
+Lucchese et al. 2016, "Exploiting CPU SIMD extensions to speed-up document scoring with tree ensembles".
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from m6rec_udf.kernels.compiled import BOOL, FLOAT32, FLOAT64, INT64, UINT64, co
 
 ROWS = 128  # at once: a column of them and their leaves stay in the processor's nearest cache
 MOST_LEAVES = 64
+ZERO = np.float32(1e-35)  # what LightGBM takes for 0
 _DE_BRUIJN = np.uint64(0x022FDD63CC95386D)
 _PLACE = np.zeros(64, np.int64)
 for _bit in range(64):
@@ -41,7 +44,8 @@ def added_up(x, at, node_start, feature, threshold, is_nan_left, left_out, leaf_
         rows = min(ROWS, len(at) - begin)
         for row in range(rows):
             for column in range(x.shape[1]):
-                columns[column, row] = x[at[begin + row], column]
+                value = x[at[begin + row], column]
+                columns[column, row] = np.float32(0) if abs(value) <= ZERO else value
         for tree in range(len(node_start) - 1):
             left[:] = everything
             for node in range(node_start[tree], node_start[tree + 1]):
