@@ -22,6 +22,7 @@ LEAST_ITEMS = 20_000  # fewer: the exact product is as fast
 SAMPLE = 40_000
 ROUNDS = 8
 PROBED = 0.05  # share of the cells looked through first
+USUAL_ITEMS = 100_000  # from here on the share falls: with ten times the items, three times as many are looked at
 
 
 @dataclass
@@ -41,7 +42,8 @@ class Cells:
     @cached_property
     def probed(self) -> int:
         """Cells looked through first."""
-        return max(8, round(PROBED * len(self.centres)))
+        share = PROBED * min(1.0, (USUAL_ITEMS / max(len(self.order), 1)) ** 0.5)
+        return max(8, round(share * len(self.centres)))
 
     def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Lines:
         """Scores of every item in some cells, one line per user.
