@@ -6,7 +6,8 @@ The SQL models are the definition; a snapshot is their cache, stored in ``m6.art
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,19 @@ class Snapshot:
     cells: Cells | None = None
     kept: dict[str, str] = field(default_factory=dict)
     masks: dict[Any, np.ndarray] = field(default_factory=dict)
+    _workspaces: list[tuple[np.ndarray, ...]] = field(default_factory=list, repr=False)
+
+    @contextmanager
+    def workspace(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Arrays for ``kernels.proposing`` to work on, kept from one list to the next; one set for each at work."""
+        from m6rec_udf.kernels.proposing import workspace
+
+        try:
+            own = self._workspaces.pop()
+        except IndexError:
+            own = workspace(self.n)
+        yield own
+        self._workspaces.append(own)  # not after an error: they may not be clean
 
     @property
     def n(self) -> int:

@@ -93,35 +93,37 @@ def propose(
     scores = Scores(snapshot, profile)
     near, near_found = _near(snapshot, profile, scores.text, mask, barred) if "semantic" in enabled else _none(profile)
     segment, *segment_lists = _segments(snapshot, profile)
-    found = proposing.proposed(
-        profile.first,
-        profile.item,
-        profile.long_weight,
-        profile.short_weight,
-        profile.buy_again,
-        segment,
-        *barred,
-        *more,
-        mask,
-        *snapshot.following,
-        *snapshot.linked,
-        snapshot.trend_factor,
-        scores.factors,
-        snapshot.factors,
-        *snapshot.factors_by_length,
-        scores.text,
-        snapshot.text,
-        near,
-        near_found,
-        snapshot.popular_order,
-        snapshot.trending_order,
-        snapshot.fresh_order,
-        *segment_lists,
-        bits,
-        exclude_seen,
-        at_least,
-        PER_STRATEGY,
-    )
+    with snapshot.workspace() as work:
+        found = proposing.proposed(
+            profile.first,
+            profile.item,
+            profile.long_weight,
+            profile.short_weight,
+            profile.buy_again,
+            segment,
+            *barred,
+            *more,
+            mask,
+            *snapshot.following,
+            *snapshot.linked,
+            snapshot.trend_factor,
+            scores.factors,
+            snapshot.factors,
+            *snapshot.factors_by_length,
+            scores.text,
+            snapshot.text,
+            near,
+            near_found,
+            snapshot.popular_order,
+            snapshot.trending_order,
+            snapshot.fresh_order,
+            *segment_lists,
+            bits,
+            exclude_seen,
+            at_least,
+            PER_STRATEGY,
+            *work,
+        )
     return Candidates(*found)
 
 
@@ -190,7 +192,8 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best of some cells (nearest ones, where each starts, items): items, how many, how many were open."""
     own = (mask, *pairs, *barred, PER_STRATEGY, PER_STRATEGY + SPARE)
-    items, found, open_ = proposing.nearest_of(line, *cells, vectors, snapshot.text, *own)
+    with snapshot.workspace() as work:
+        items, found, open_ = proposing.nearest_of(line, *cells, vectors, snapshot.text, *own, *work)
     return items, found, open_
 
 

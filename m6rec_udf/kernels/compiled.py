@@ -20,6 +20,7 @@ __all__ = [
     "INT32",
     "INT64",
     "REORDERED",
+    "UINT8",
     "UINT64",
     "compiled",
     "given",
@@ -29,7 +30,7 @@ __all__ = [
 
 Kernel = Callable[..., Any]
 
-BOOL, INT32, INT64, UINT64 = types.boolean, types.int32, types.int64, types.uint64
+BOOL, INT32, INT64, UINT8, UINT64 = types.boolean, types.int32, types.int64, types.uint8, types.uint64
 FLOAT32, FLOAT64 = types.float32, types.float64
 REORDERED = {"reassoc", "contract", "nsz"}  # sums in another order, so that they use vector instructions
 

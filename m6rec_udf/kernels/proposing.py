@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from m6rec_udf.kernels.compiled import BOOL, FLOAT32, FLOAT64, INT32, INT64, REORDERED, UINT64, compiled, given, types
+from m6rec_udf.kernels.compiled import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    REORDERED,
+    UINT8,
+    UINT64,
+    compiled,
+    given,
+    made,
+    types,
+)
 
 DIGITS = 100_000  # scores are compared after rounding to so many parts of the user's best one
 MARGIN = 1e-5  # of the largest score: wider than the rounding of a product
@@ -171,6 +184,15 @@ def _distinct(proposals, count):
     return out
 
 
+_WORK = (made(UINT8), made(FLOAT32), made(FLOAT32), made(INT32), made(INT32), made(FLOAT32), made(INT32))
+
+
+def workspace(n):
+    """Arrays of one entry per item for ``proposed`` and ``nearest_of`` to work on."""
+    zeros = np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n, np.float32)
+    return (*zeros, np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.int32))
+
+
 _PAIRS = (given(INT64), given(INT64))  # where each user's start, the item of each
 _CSR = (given(INT64), given(INT32), given(FLOAT32))
 
@@ -223,10 +245,30 @@ def products(left, right):
         *_PAIRS,
         INT64,
         INT64,
+        *_WORK,
     )
 )
 def nearest_of(
-    line, cells, cell_start, cell_order, left, text, mask, first, pair_item, barred_first, barred_item, k, wide
+    line,
+    cells,
+    cell_start,
+    cell_order,
+    left,
+    text,
+    mask,
+    first,
+    pair_item,
+    barred_first,
+    barred_item,
+    k,
+    wide,
+    marks,
+    _visits,
+    _links,
+    _visited,
+    _linked,
+    value,
+    item,
 ):
     """The k open items of some cells that are nearest to each user's vector.
 
@@ -238,8 +280,6 @@ def nearest_of(
     """
     users = len(line)
     out, found, looked = np.empty((users, k), np.int64), np.zeros(users, np.int64), np.zeros(users, np.int64)
-    marks = np.zeros(len(mask), np.uint8)
-    value, item = np.empty(line.shape[1], np.float32), np.empty(line.shape[1], np.int64)
     bins = np.empty(BINS + 1, np.int64)
     for user in range(users):
         for pair in range(first[user], first[user + 1]):
@@ -313,6 +353,7 @@ def nearest_of(
         BOOL,
         INT64,
         INT64,
+        *_WORK,
     )
 )
 def proposed(
@@ -355,11 +396,19 @@ def proposed(
     exclude_seen,
     at_least,
     k,
+    marks,
+    visits,
+    links,
+    visited,
+    linked,
+    value,
+    item,
 ):
     """The candidates of a block of users: row, item, supporters, is_seen, and what the scored strategies say.
 
     The arguments are those of ``candidates.propose`` as arrays; pairs, barred and extra items stand user by user and
-    begin at ``*_first``. ``bits`` is the bit of each strategy of this module, -1 where it is not asked.
+    begin at ``*_first``. ``bits`` is the bit of each strategy of this module, -1 where it is not asked. The last seven
+    are those of ``workspace``: marks, visits and links are zero and are left so.
     """
     users, n = len(first) - 1, len(mask)
     wanted = max(k, at_least)
@@ -368,10 +417,6 @@ def proposed(
     rows, items = np.empty(room, np.int64), np.empty(room, np.int64)
     supporters, is_seen = np.zeros(room, np.uint64), np.zeros(room, np.bool_)
     scores = np.empty((4, room), np.float32)
-    marks = np.zeros(n, np.uint8)
-    visits, links = np.zeros(n, np.float32), np.zeros(n, np.float32)
-    visited, linked = np.empty(n, np.int64), np.empty(n, np.int64)
-    value, item = np.empty(n, np.float32), np.empty(n, np.int64)
     bins = np.empty(BINS + 1, np.int64)
     own = np.empty(max(k, min(wanted, n), 1), np.int64)
     out = 0
@@ -547,7 +592,7 @@ def scores_of(
     """What the scored strategies say of any (row, item) pairs, float32 ``[4, pairs]``; rows ascending."""
     out = np.zeros((4, len(row)), np.float32)
     n = len(trend)
-    marks, touched = np.zeros(n, np.uint8), np.empty(n, np.int64)
+    marks, touched = np.zeros(n, np.uint8), np.empty(n, np.int32)
     visits, links = np.zeros(n, np.float32), np.zeros(n, np.float32)
     for at in range(len(row)):
         user, one = row[at], item[at]

@@ -89,7 +89,7 @@ def proposed_by_factors(left, factors, trend, mask, seen, by_length, k):
     lists = (order, order, order, np.zeros(1, np.int64), np.zeros(0, np.int64))
     found = proposing.proposed(
         *own, *nobody, *nobody, nobody[1], mask, no_row, *no_item, no_row, *no_item, trend, left, factors, *by_length,
-        one[:users], one, *near, *lists, bits, True, 0, k,
+        one[:users], one, *near, *lists, bits, True, 0, k, *proposing.workspace(n),
     )  # fmt: skip
     return candidates.Candidates(*found)
 
