@@ -7,6 +7,7 @@ cells are exact; a user alone and a user in a batch run the same products, so th
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class Cells:
     @cached_property
     def probed(self) -> int:
         """Cells looked through first."""
-        share = PROBED * min(1.0, (USUAL_ITEMS / max(len(self.order), 1)) ** 0.5)
+        share = PROBED * min(1.0, math.sqrt(USUAL_ITEMS / max(len(self.order), 1)))
         return max(8, round(share * len(self.centres)))
 
     def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Lines:

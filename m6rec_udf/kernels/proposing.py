@@ -187,7 +187,7 @@ def _distinct(proposals, count):
 _WORK = (made(UINT8), made(FLOAT32), made(FLOAT32), made(INT32), made(INT32), made(FLOAT32), made(INT32))
 
 
-def workspace(n):
+def workspace(n: int) -> tuple[np.ndarray, ...]:
     """Arrays of one entry per item for ``proposed`` and ``nearest_of`` to work on."""
     zeros = np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n, np.float32)
     return (*zeros, np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.int32))
