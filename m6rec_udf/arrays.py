@@ -86,7 +86,10 @@ class Snapshot:
     cells: Cells | None = None
     kept: dict[str, str] = field(default_factory=dict)
     masks: dict[Any, np.ndarray] = field(default_factory=dict)
-    _workspaces: list[tuple[np.ndarray, ...]] = field(default_factory=list, repr=False)
+    _workspaces: list[tuple[np.ndarray, ...]] = field(default_factory=list, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workspaces": []}
 
     @contextmanager
     def workspace(self) -> Iterator[tuple[np.ndarray, ...]]:

@@ -110,8 +110,9 @@ def mix_many(
         k: slots.
         uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
     """
-    drawn = np.zeros((0, 0)) if uniform is None else uniform
-    return Slots(*take_slots(order, first, supporters, is_seen, weights, k, drawn, uniform is not None))
+    drawn = np.zeros((0, 0)) if uniform is None else np.ascontiguousarray(uniform)
+    own = np.ascontiguousarray(weights, np.float64)
+    return Slots(*take_slots(order, first, supporters, is_seen, own, k, drawn, uniform is not None))
 
 
 def diversify(order: np.ndarray, score: np.ndarray, vectors: np.ndarray, diversity: float, depth: int) -> np.ndarray:
