@@ -18,6 +18,7 @@ import numpy as np
 from m6rec_udf import (
     arrays,
     arrivals,
+    basket_learning,
     event_log,
     learned,
     lookback,
@@ -216,6 +217,10 @@ class _Build(State):
             with_tables=True,
         )
         snapshot.cells = cells
+        if self.settings.baskets:
+            snapshot.baskets = known.items.baskets() if known else basket_learning.weights_as_of(snapshot, self.log)
+        if known:
+            snapshot.kept |= known.items.kept
         self.clock("item model")
         if known:
             snapshot.model = known.model
@@ -387,3 +392,4 @@ class _Build(State):
         made = known.items.folded_in
         self.decide("item_models", "taken over", f"{known.why}; {made} items folded in that they could not know")
         self.decide_item_item(known.settings, known.why)
+        self.decide_baskets(known.settings, known.why)

@@ -178,12 +178,12 @@ def propose(
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
     scores, users = Scores(snapshot, profile), np.arange(profile.users)
     scores.marks.reshape(len(users), -1)[:] = (~mask).view(np.uint8)  # SHUT
-    barred = _barred(snapshot, extra)
+    persons = barred(snapshot, extra)
     scores.marks[profile.pair_key] |= SEEN
-    scores.marks[barred[0] * snapshot.n + barred[1]] |= SHUT
-    row, item = np.concatenate([profile.row, barred[0]]), np.concatenate([profile.item, barred[1]])
+    scores.marks[persons[0] * snapshot.n + persons[1]] |= SHUT
+    row, item = np.concatenate([profile.row, persons[0]]), np.concatenate([profile.item, persons[1]])
     seen = Shut(mask, row, item, scores.marks, SHUT | SEEN)
-    shut = seen if exclude_seen else Shut(mask, *barred, scores.marks, SHUT)
+    shut = seen if exclude_seen else Shut(mask, *persons, scores.marks, SHUT)
     found: Found = []
     for name in SCORED:
         if name in bits:
@@ -207,7 +207,7 @@ def propose(
     return _merge(snapshot, profile, scores, found, at_least)
 
 
-def _barred(
+def barred(
     snapshot: Snapshot, extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(row, item) of the persons that are not to be shown; items of other domains are nobody."""
