@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from m6rec_udf.event_log import Log
 
 LEAST_SHARE = 0.3  # of the successes in baskets, from which baskets are usual
-LEAST_QUESTIONS = 200
+LEAST_QUESTIONS = 100
 QUESTIONS = 2500
 MOST_PAIRS = 100_000_000  # of items in one basket, all baskets together; the latest baskets stay
 HALF_LIFE = 0.25  # share of the span, of what an earlier basket counts
@@ -70,9 +70,7 @@ def find(log: Log, after: float, until: float, n: int) -> tuple[Baskets, float]:
 def weights_of(baskets: Baskets, *, until: float, span_days: float, regularisation: float) -> sp.csr_matrix:
     """Which item speaks for which, CSR ``[n, n]``: row = item in the basket, column = item that goes with it."""
     x = _decayed(_latest(baskets), until, span_days)
-    parts = item_item_parts(
-        x, regularisation=regularisation, neighbours=NEIGHBOURS, most_items=CLOSED_FORM_ITEMS
-    )
+    parts = item_item_parts(x, regularisation=regularisation, neighbours=NEIGHBOURS, most_items=CLOSED_FORM_ITEMS)
     return joined(*parts, TAIL_WEIGHT)
 
 
@@ -228,9 +226,7 @@ def _rows(snapshot: Snapshot, asked: Questions, together: sp.csr_matrix, taken: 
             xs.append(np.concatenate([pool.x[place : place + 1], np.delete(pool.x, place, axis=0)]))
             questions.append(np.full(len(pool.items), at))
     nothing = np.zeros((0, len(FEATURES)))
-    return _Rows(
-        np.concatenate([nothing, *xs]), np.concatenate([np.zeros(0, np.int64), *questions]), len(asked.target)
-    )
+    return _Rows(np.concatenate([nothing, *xs]), np.concatenate([np.zeros(0, np.int64), *questions]), len(asked.target))
 
 
 def _choose_mix(rows: _Rows, *, customer: bool) -> tuple[dict[str, Any], str]:

@@ -6,6 +6,7 @@ What was taken together speaks, what is in demand, and what the customer has tak
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Taken:
         """(items, the customer's features of them ``[items, 3]``) of each row."""
         values = np.column_stack([np.log1p(self.times), np.ones(len(self.times)), np.log1p(self.days_since)])
         first = np.searchsorted(self.row, np.arange(rows + 1))
-        return [(self.item[a:b], values[a:b]) for a, b in zip(first[:-1], first[1:], strict=True)]
+        return [(self.item[a:b], values[a:b]) for a, b in itertools.pairwise(first.tolist())]
 
 
 class Demand:

@@ -217,10 +217,7 @@ class _Build(State):
             with_tables=True,
         )
         snapshot.cells = cells
-        if self.settings.baskets:
-            snapshot.baskets = known.items.baskets() if known else basket_learning.weights_as_of(snapshot, self.log)
-        if known:
-            snapshot.kept |= known.items.kept
+        self._complete_baskets(snapshot, known)
         self.clock("item model")
         if known:
             snapshot.model = known.model
@@ -236,6 +233,14 @@ class _Build(State):
         return BuildReport(
             number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["texts"])), past.count
         )
+
+    def _complete_baskets(self, snapshot: arrays.Snapshot, known: learned.Learned | None) -> None:
+        """What goes together in baskets, where they are usual."""
+        if self.settings.baskets and known:
+            snapshot.baskets = known.items.baskets()
+            snapshot.kept |= known.items.kept
+        elif self.settings.baskets:
+            snapshot.baskets = basket_learning.weights_as_of(snapshot, self.log)
 
     # the next two are what benchmarks/quality/ablation.py listens to
 

@@ -155,6 +155,7 @@ def _scored_type() -> Any:
 
 
 def extra_of(snapshot: Snapshot, lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(row, item, bit) of proposals computed beforehand, those of items that the build knows; None for none at all."""
     offsets, flat = offsets_of(lists)
     if not len(flat):
         return None
@@ -340,6 +341,7 @@ def slot_lists(snapshot: Snapshot, found: Lists, users: int) -> pa.ListArray:
 
 
 def slot_type() -> Any:
+    """The Arrow type of SLOTS."""
     import pyarrow as pa
 
     return pa.list_(
