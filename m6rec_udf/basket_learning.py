@@ -53,18 +53,19 @@ class Baskets:
 
 
 def find(log: Log, after: float, until: float, n: int) -> tuple[Baskets, float]:
-    """Baskets of (after, until], and the share of the successes that are in one."""
+    """Baskets of (after, until] in the order of time, and the share of the successes that are in one."""
     good = np.flatnonzero(log.is_positive & (log.happened_at > after) & (log.happened_at <= until))
-    user, item, moment = log.user[good], log.item[good], log.happened_at[good]
-    order = np.lexsort((item, user, moment))
-    user, item, moment = user[order], item[order], moment[order]
+    user, moment = log.user[good], log.happened_at[good]  # in the order of the log: by user and time
     new = (np.diff(user, prepend=-1) != 0) | (np.diff(moment, prepend=np.nan) != 0)
     row = np.cumsum(new) - 1
-    x = matrix(row, item, (int(new.sum()), n))
+    several = np.bincount(row, minlength=1)[row] >= 2  # most logs have few: the rest need not be sorted
+    x = matrix(row[several], log.item[good[several]], (int(new.sum()), n))
     length = np.diff(x.indptr)
-    is_basket = length >= 2
-    share = float(length[is_basket].sum()) / max(float(length.sum()), 1.0)
-    return Baskets(user[new], moment[new], x).only(is_basket), share
+    baskets = np.flatnonzero(length >= 2)
+    alone = int((~several).sum()) + int(length[length == 1].sum())
+    inside = int(length[baskets].sum())
+    order = baskets[np.lexsort((user[new][baskets], moment[new][baskets]))]
+    return Baskets(user[new][order], moment[new][order], x[order]), inside / max(inside + alone, 1)
 
 
 def weights_of(baskets: Baskets, *, until: float, span_days: float, regularisation: float) -> sp.csr_matrix:

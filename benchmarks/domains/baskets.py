@@ -213,9 +213,10 @@ def main() -> None:
     print(f"\n{len(baskets.target):,} baskets, NDCG@10 (one hidden product each) and hit rate@10")
     for name, rank in found.items():
         print(f"| {name} | {interval(gains(rank))} | {interval((rank <= K).astype(float))} |")
-    first = next(iter(found))
-    for name, rank in list(found.items())[1:]:
-        print(f"| {first} - {name} | {interval(gains(found[first]) - gains(rank))} |")
+    names = list(found)
+    for first in names[: 1 if given.no_m6rec else 2]:
+        for name in names[names.index(first) + 1 :]:
+            print(f"| {first} - {name} | {interval(gains(found[first]) - gains(found[name]))} |")
 
 
 if __name__ == "__main__":
