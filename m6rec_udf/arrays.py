@@ -21,6 +21,7 @@ from m6rec_udf.errors import NotBuiltError
 if TYPE_CHECKING:
     import duckdb
 
+    from m6rec_udf.baskets import Demand
     from m6rec_udf.cells import Cells
     from m6rec_udf.registry import Context
     from m6rec_udf.satisfaction import SatisfactionModel
@@ -62,6 +63,7 @@ class Snapshot:
         learned_users: int32 ``[n]``, users of each item that item_item and factors were learned from; 0: its weights
             were made from its text, or it came later and was folded in.
         strength: float32 ``[d]``, squared singular values of the factors (see ``collaborative.folded_in``).
+        baskets: CSR ``[n, n]``, what goes with the items of a basket; nothing stored where baskets are not usual.
         cells: where there are many items, their text vectors in cells; None: exact search.
         kept: content hash by name of the artefacts that are those of another version.
     """
@@ -82,6 +84,7 @@ class Snapshot:
     segment_trend: sp.csr_matrix
     learned_users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     strength: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    baskets: sp.csr_matrix = field(default_factory=lambda: sp.csr_matrix((0, 0), dtype=np.float32))
     model: SatisfactionModel | None = None
     cells: Cells | None = None
     kept: dict[str, str] = field(default_factory=dict)
@@ -164,6 +167,13 @@ class Snapshot:
         age = np.nan_to_num(self.column("age_days"), nan=0.0)
         order = np.lexsort((np.arange(self.n), np.round(age, 6)))
         return np.asarray(order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]])
+
+    @cached_property
+    def demand(self) -> Demand:
+        """How much every item is in demand, where a basket is completed."""
+        from m6rec_udf.baskets import Demand
+
+        return Demand(self)
 
     @cached_property
     def blocks(self) -> list[tuple[str, int, float]]:
@@ -273,6 +283,7 @@ _OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack b
 _ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text", *_OPTIONAL)
 _CELLS = ("centres", "order", "start")
 _MATRICES = ("transitions", "item_item", "segment_trend")
+_BASKETS = "baskets"  # a matrix of builds that have learned one
 
 
 def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> None:
@@ -286,7 +297,7 @@ def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> N
         "satisfaction": snapshot.model.to_json().encode(),
     }
     arrays = {name: getattr(snapshot, name) for name in _ARRAYS}
-    for name in _MATRICES:
+    for name in (*_MATRICES, *((_BASKETS,) if snapshot.baskets.nnz else ())):
         matrix = getattr(snapshot, name)
         arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
         arrays[f"{name}.shape"] = np.asarray(matrix.shape)
@@ -315,7 +326,8 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
 
     is_earlier = not any(name in parts for name in _OPTIONAL)
     names = [name for name in _ARRAYS if not (is_earlier and name in _OPTIONAL)]
-    matrices = {name: matrix_of(parts, name) for name in _MATRICES}
+    has_baskets = f"{_BASKETS}.shape" in parts
+    matrices = {name: matrix_of(parts, name) for name in (*_MATRICES, *((_BASKETS,) if has_baskets else ()))}
     for matrix in matrices.values():
         matrix.sort_indices()  # searched by several threads at once
     return Snapshot(

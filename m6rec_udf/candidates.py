@@ -89,9 +89,10 @@ def propose(
     enabled = {name: bit for name, bit in snapshot.settings["strategies"].items() if name not in in_sql}
     bits = np.asarray([enabled.get(name, -1) for name in STRATEGIES], np.int64)
     mask = snapshot.is_known if allowed is None else snapshot.is_known & allowed
-    barred, more = _split(snapshot, extra, profile.users)
+    persons = _by_user(profile.users, *barred(snapshot, extra))
+    more = _by_user(profile.users, *_proposals(extra))
     scores = Scores(snapshot, profile)
-    near, near_found = _near(snapshot, profile, scores.text, mask, barred) if "semantic" in enabled else _none(profile)
+    near, near_found = _near(snapshot, profile, scores.text, mask, persons) if "semantic" in enabled else _none(profile)
     segment, *segment_lists = _segments(snapshot, profile)
     with snapshot.workspace() as work:
         found = proposing.proposed(
@@ -101,7 +102,7 @@ def propose(
             profile.short_weight,
             profile.buy_again,
             segment,
-            *barred,
+            *persons,
             *more,
             mask,
             *snapshot.following,
@@ -127,20 +128,29 @@ def propose(
     return Candidates(*found)
 
 
-def _split(
-    snapshot: Snapshot, extra: Extra | None, users: int
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Persons that are not to be shown, and proposals: (where each user's start, items) and the same with bits."""
-    if extra is None or not len(extra[0]):
-        nothing, start = np.zeros(0, np.int64), np.zeros(users + 1, np.int64)
-        return (start, nothing), (start, nothing, nothing)
-    order = np.argsort(extra[0], kind="stable")
-    row, item, bit = (part[order].astype(np.int64) for part in extra)
+def barred(snapshot: Snapshot, extra: Extra | None) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of the persons that are not to be shown; items of other domains are nobody."""
+    nothing = np.zeros(0, np.int64)
     inside = snapshot.in_domain(PEOPLE)
-    is_proposal = bit != BARRED
-    is_barred = ~is_proposal & (False if inside is None else inside[item])
-    starts = [np.searchsorted(row[keep], np.arange(users + 1)) for keep in (is_barred, is_proposal)]
-    return (starts[0], item[is_barred]), (starts[1], item[is_proposal], bit[is_proposal])
+    if extra is None or inside is None:
+        return nothing, nothing
+    keep = (extra[2] == BARRED) & inside[extra[1]]
+    return extra[0][keep].astype(np.int64), extra[1][keep].astype(np.int64)
+
+
+def _by_user(users: int, row: np.ndarray, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Where each user's entries start, int64 ``[users + 1]``, and the columns user by user."""
+    order = np.argsort(row, kind="stable")
+    return np.searchsorted(row[order], np.arange(users + 1)), *(column[order].astype(np.int64) for column in columns)
+
+
+def _proposals(extra: Extra | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row, item, bit) of what was proposed beforehand."""
+    if extra is None:
+        nothing = np.zeros(0, np.int64)
+        return nothing, nothing, nothing
+    keep = extra[2] != BARRED
+    return extra[0][keep], extra[1][keep], extra[2][keep]
 
 
 def _segments(snapshot: Snapshot, profile: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,7 +167,7 @@ def _none(profile: Profile) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near(
-    snapshot: Snapshot, profile: Profile, vectors: np.ndarray, mask: np.ndarray, barred: tuple[np.ndarray, np.ndarray]
+    snapshot: Snapshot, profile: Profile, vectors: np.ndarray, mask: np.ndarray, persons: tuple[np.ndarray, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The items nearest in text that the user has not had, int64 ``[users, PER_STRATEGY]``, and how many there are.
 
@@ -166,7 +176,7 @@ def _near(
     if snapshot.cells is None:
         one_cell = np.zeros((profile.users, 1), np.int64), np.asarray([0, snapshot.n], np.int32), snapshot.every_item
         pairs = profile.first, profile.item
-        return _nearest(snapshot, vectors @ snapshot.text.T, one_cell, vectors, mask, pairs, barred)[:2]
+        return _nearest(snapshot, vectors @ snapshot.text.T, one_cell, vectors, mask, pairs, persons)[:2]
     cells = snapshot.cells
     order = np.argsort(-proposing.products(vectors, cells.centres), axis=1, kind="stable")
     near, found = np.zeros((profile.users, PER_STRATEGY), np.int64), np.zeros(profile.users, np.int64)
@@ -174,7 +184,7 @@ def _near(
     while len(asked):
         nearest = np.ascontiguousarray(order[asked, :probed])
         line = cells.scan(vectors[asked], nearest, snapshot.text_in_cells).score
-        own = (vectors[asked], mask, _of(asked, profile.first, profile.item), _of(asked, *barred))
+        own = (vectors[asked], mask, _of(asked, profile.first, profile.item), _of(asked, *persons))
         near[asked], found[asked], open_ = _nearest(snapshot, line, (nearest, cells.start, cells.order), *own)
         asked = asked[open_ < PER_STRATEGY] if probed < len(cells.centres) else asked[:0]
         probed *= WIDER
@@ -188,10 +198,10 @@ def _nearest(
     vectors: np.ndarray,
     mask: np.ndarray,
     pairs: tuple[np.ndarray, np.ndarray],
-    barred: tuple[np.ndarray, np.ndarray],
+    persons: tuple[np.ndarray, ...],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best of some cells (nearest ones, where each starts, items): items, how many, how many were open."""
-    own = (mask, *pairs, *barred, PER_STRATEGY, PER_STRATEGY + SPARE)
+    own = (mask, *pairs, *persons, PER_STRATEGY, PER_STRATEGY + SPARE)
     with snapshot.workspace() as work:
         items, found, open_ = proposing.nearest_of(line, *cells, vectors, snapshot.text, *own, *work)
     return items, found, open_
