@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "sentence_transformers", "transformers", "lightgbm", "polars", "pandas", "sklearn")
-HEAVY += ("pyspark", "py4j", "sqlglot", "numba")
+HEAVY += ("pyspark", "py4j", "sqlglot")
 
 
 def modules_after(code: str) -> set[str]:
