@@ -35,6 +35,27 @@ SHOWN = (
     "histories_by_number",
     "packed_histories",
 )
+# places of histories that co-visitation reads, and pairs of places up to eight apart: see feat_item_transitions
+PLACES = """
+with pairs as (
+    select user_idx, count(*) as items from read_parquet('{}/*.parquet') where interest > 0 group by user_idx
+),
+read as (
+    select least(items, floor(least(200, greatest(5, 2500000 / (select count(*) from pairs))))) as places from pairs
+)
+select
+    count(*), sum(places), sum(list_sum(list_transform(range(1, 9), lambda distance: greatest(places - distance, 0))))
+from read
+"""
+
+
+def foretold(events: float, places: float, steps: float) -> tuple[float, float]:
+    """(processor seconds, MB shuffled) of staging, features of one moment and histories: the formula of docs/spark.md.
+
+    All three in millions.
+    """
+    once, moment = 6.1 * events, 10.0 * events + 15.5 * places + 3.9 * steps
+    return once + moment, 22 * events + 120 * events + 480 * places
 
 
 def make(given: argparse.Namespace) -> None:
@@ -101,6 +122,11 @@ def run_models(session, given: argparse.Namespace, folder: Path) -> None:
     write_histories(tables, engine.most_history)
     sizes = tables.sizes()
     print("bytes written: " + ", ".join(f"{name} {sizes[name] / 1e6:,.1f} MB" for name in SHOWN))
+    events = engine.ask(con, "select count(*) from m6.events")[0]
+    users, places, steps = con.execute(PLACES.format(tables.path("feat_user_item"))).fetchall()[0]
+    seconds, shuffled = foretold(events / 1e6, places / 1e6, steps / 1e6)
+    print(f"{users:,} users with interest, {places / 1e6:.2f} million places, {steps / 1e6:.2f} million steps")
+    print(f"the formula of docs/spark.md: {seconds:,.0f} s of processors, {shuffled:,.0f} MB shuffled")
 
 
 def run_build(session, given: argparse.Namespace, folder: Path) -> None:
