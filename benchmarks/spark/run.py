@@ -11,6 +11,7 @@ own. Seconds of tasks, shuffles and their sizes are those of Spark's event log.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import subprocess
@@ -34,6 +35,27 @@ SHOWN = (
     "histories_by_number",
     "packed_histories",
 )
+# places of histories that co-visitation reads, and pairs of places up to eight apart: see feat_item_transitions
+PLACES = """
+with pairs as (
+    select user_idx, count(*) as items from read_parquet('{}/*.parquet') where interest > 0 group by user_idx
+),
+read as (
+    select least(items, floor(least(200, greatest(5, 2500000 / (select count(*) from pairs))))) as places from pairs
+)
+select
+    count(*), sum(places), sum(list_sum(list_transform(range(1, 9), lambda distance: greatest(places - distance, 0))))
+from read
+"""
+
+
+def foretold(events: float, places: float, steps: float) -> tuple[float, float]:
+    """(processor seconds, MB shuffled) of staging, features of one moment and histories: the formula of docs/spark.md.
+
+    All three in millions.
+    """
+    once, moment = 6.1 * events, 10.0 * events + 15.5 * places + 3.9 * steps
+    return once + moment, 22 * events + 120 * events + 480 * places
 
 
 def make(given: argparse.Namespace) -> None:
@@ -54,7 +76,7 @@ def make(given: argparse.Namespace) -> None:
         frame.write_parquet(Path(given.folder) / f"{name}.parquet")
 
 
-def session_of(cores: int, folder: Path):
+def session_of(cores: int, memory: int, folder: Path):
     from pyspark.sql import SparkSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -63,7 +85,7 @@ def session_of(cores: int, folder: Path):
         SparkSession.builder.master(f"local[{cores}]")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.memory", "4g")
+        .config("spark.driver.memory", f"{memory}g")
         .config("spark.sql.shuffle.partitions", "32")
         .config("spark.eventLog.enabled", "true")
         .config("spark.eventLog.compress", "false")
@@ -100,6 +122,11 @@ def run_models(session, given: argparse.Namespace, folder: Path) -> None:
     write_histories(tables, engine.most_history)
     sizes = tables.sizes()
     print("bytes written: " + ", ".join(f"{name} {sizes[name] / 1e6:,.1f} MB" for name in SHOWN))
+    events = engine.ask(con, "select count(*) from m6.events")[0]
+    users, places, steps = con.execute(PLACES.format(tables.path("feat_user_item"))).fetchall()[0]
+    seconds, shuffled = foretold(events / 1e6, places / 1e6, steps / 1e6)
+    print(f"{users:,} users with interest, {places / 1e6:.2f} million places, {steps / 1e6:.2f} million steps")
+    print(f"the formula of docs/spark.md: {seconds:,.0f} s of processors, {shuffled:,.0f} MB shuffled")
 
 
 def run_build(session, given: argparse.Namespace, folder: Path) -> None:
@@ -131,22 +158,23 @@ def measure(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=given.scratch) as name:
         folder = Path(name)
         start = time.perf_counter()
-        session = session_of(cores, folder)
+        session = session_of(cores, given.memory, folder)
         started = time.perf_counter() - start
         (run_build if given.build else run_models)(session, given, folder)
         seconds = time.perf_counter() - start - started
-        peak = _peak_of_java()
+        peak, workers = _peak_of_java(), _seconds_of_workers()
         session.stop()
         found = metrics.read(folder / "log")
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    own = resource.getrusage(resource.RUSAGE_SELF)
     tasks = sum(sum(table.tasks) for table in found.values())
     shuffled = sum(table.shuffled for table in found.values())
     what = f"{given.events[0]:,} events" + (f" and {given.skew:,} each of one user and one item" if given.skew else "")
     print(
         f"\n{what}, {cores} cores: {seconds:,.0f} s after {started:.0f} s to start; tasks {tasks:,.0f} s, "
-        f"of processors {sum(t.cpu for t in found.values()):,.0f} s; shuffled {shuffled / 1e6:,.0f} MB, "
+        f"of processors {sum(t.cpu for t in found.values()):,.0f} s, of Python's workers {workers:,.0f} s, "
+        f"of the driver's Python {own.ru_utime + own.ru_stime:,.0f} s; shuffled {shuffled / 1e6:,.0f} MB, "
         f"spilled {sum(t.spilled for t in found.values()) / 1e6:,.0f} MB; "
-        f"peak memory {peak / 1e6:.1f} GB Java, {own / 1e6:.1f} GB Python"
+        f"peak memory {peak / 1e6:.1f} GB Java, {own.ru_maxrss / 1e6:.1f} GB Python"
     )
     print(f"{'table':<24}{'task s':>9}{'cpu s':>9}{'shuffled MB':>13}{'records':>13}{'longest s':>11}{'skew':>7}")
     names = sorted(found, key=lambda n: -sum(found[n].tasks))
@@ -158,15 +186,36 @@ def measure(given: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
+def _processes() -> dict[int, tuple[str, int, list[str]]]:
+    """(name, parent, the fields of /proc/<pid>/stat from the state on) by process number."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            name, _, rest = path.read_text().rpartition(")")
+            fields = rest.split()
+            found[int(path.parent.name)] = (name, int(fields[1]), fields)
+    return found
+
+
 def _peak_of_java() -> int:
     """Peak memory in kB of Spark's Java, a child of this process; 0 where it cannot be told."""
-    mine = str(os.getpid())
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        name, _, rest = path.read_text().rpartition(")")
-        if "java" in name and rest.split()[1] == mine:
-            lines = (path.parent / "status").read_text().splitlines()
+    for number, (name, parent, _) in _processes().items():
+        if "java" in name and parent == os.getpid():
+            lines = Path(f"/proc/{number}/status").read_text().splitlines()
             return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
     return 0
+
+
+def _seconds_of_workers() -> float:
+    """Processor seconds of the Python workers: what Java's children and theirs took, those that ended as well."""
+    found = _processes()
+    java = {number for number, (name, parent, _) in found.items() if "java" in name and parent == os.getpid()}
+    family, more = set[int](), java
+    while more:
+        more = {number for number, (_, parent, _) in found.items() if parent in more}
+        family |= more
+    ticks = sum(int(value) for number in family for value in found[number][2][11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -176,6 +225,7 @@ def main() -> None:
     parser.add_argument("--skew", type=int, default=0)
     parser.add_argument("--build", action="store_true")
     parser.add_argument("--learn-from", type=int, default=0)
+    parser.add_argument("--memory", type=int, default=4, help="GB of Spark's Java, driver and executor in one")
     parser.add_argument("--scratch", default=None, help="folder for data and shuffles; default: that of the system")
     parser.add_argument("--step", choices=("make", "measure"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -184,6 +234,7 @@ def main() -> None:
         (make if given.step == "make" else measure)(given)
         return
     options = ["--skew", str(given.skew), *(["--build"] if given.build else []), "--learn-from", str(given.learn_from)]
+    options += ["--memory", str(given.memory)]
     options += ["--scratch", given.scratch] if given.scratch else []
     for events in given.events:
         with tempfile.TemporaryDirectory(dir=given.scratch) as folder:

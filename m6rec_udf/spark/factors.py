@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m6rec_udf.item_models import FACTORS, Factors, Learned, users_of
+from m6rec_udf.spark.tables import named
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -52,7 +53,7 @@ def als_factors(session: SparkSession, n: int, *, seed: int) -> np.ndarray:
     from pyspark.ml.recommendation import ALS
 
     pairs = session.sql("select user_idx, item_idx, cast(1 as float) as one from feat_user_item where interest > 0")
-    model = ALS(
+    als = ALS(
         rank=FACTORS,
         maxIter=ROUNDS,
         regParam=REGULARISATION,
@@ -62,8 +63,9 @@ def als_factors(session: SparkSession, n: int, *, seed: int) -> np.ndarray:
         itemCol="item_idx",
         ratingCol="one",
         seed=seed,
-    ).fit(pairs)
+    )
     out = np.zeros((n, FACTORS))
-    for item, features in model.itemFactors.toLocalIterator():
-        out[item] = features
+    with named(session, "factors"):
+        for item, features in als.fit(pairs).itemFactors.toLocalIterator():
+            out[item] = features
     return out

@@ -21,7 +21,7 @@ from m6rec_udf.registry import context_of, release
 from m6rec_udf.spark.engine import SparkEngine, isolated
 from m6rec_udf.spark.events import frame_of, seen_by, write_events
 from m6rec_udf.spark.lists import all_lists
-from m6rec_udf.spark.tables import Tables, rows_of
+from m6rec_udf.spark.tables import Tables, named, rows_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -221,8 +221,9 @@ def _load_events(con: duckdb.DuckDBPyConnection, tables: Tables, rejected: dict[
 
 
 def _save(session: SparkSession, lists: DataFrame, name: str) -> int:
-    if "/" in name:
-        lists.write.mode("overwrite").parquet(name)
-        return int(session.read.parquet(name).count())
-    lists.write.mode("overwrite").saveAsTable(name)
-    return int(session.table(name).count())
+    with named(session, "recommendations"):
+        if "/" in name:
+            lists.write.mode("overwrite").parquet(name)
+            return int(session.read.parquet(name).count())
+        lists.write.mode("overwrite").saveAsTable(name)
+        return int(session.table(name).count())

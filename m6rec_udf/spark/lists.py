@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m6rec_udf import resources
-from m6rec_udf.arrays import Snapshot
+from m6rec_udf.arrays import PEOPLE, Snapshot
+from m6rec_udf.candidates import BARRED
 from m6rec_udf.history import Behaviour
 from m6rec_udf.spark.tables import Tables, rows_of
 
@@ -26,6 +27,20 @@ left join histories_by_number as h on u.user_idx = h.user_idx
 left join proposals as p on u.user_idx = p.user_idx
 """
 _NO_PROPOSALS = "select cast(-2 as int) as user_idx, cast(null as array<struct<item_idx: int, bit: int>>) as proposals"
+# what m6.proposals says of persons, for everybody of the build at once
+_BARRED = """
+select u.user_idx, i.item_idx, {bit} as bit
+from (
+    select user_id, other_user_id from m6_relations where kind = 'blocks'
+    union
+    select other_user_id, user_id from m6_relations where kind = 'blocks'
+    union
+    select user_id, user_id from stg_users
+) as b
+inner join stg_users as u on b.user_id = u.user_id
+inner join stg_items as i on b.other_user_id = i.item_id
+where i.domain = '{people}'
+"""
 _LINES = """
 select
     l.user_id,
@@ -68,12 +83,12 @@ class Shared:
 def all_lists(tables: Tables, con: duckdb.DuckDBPyConnection, snapshot: Snapshot, *, k: int) -> DataFrame:
     """The list of every user of the build, and of ``*``, anybody else, as ``publish`` writes them.
 
-    Needs histories_by_number and stg_users of the build. A list is shorter than k only where the build knows fewer
-    items.
+    Needs histories_by_number, stg_users, stg_items and m6_relations of the build. A list is shorter than k only where
+    the build knows fewer items.
     """
     session = tables.session
     tables.take(con, "m6_strategies", "select strategy, cast(bit as integer) as bit from m6.strategies")
-    _proposals(tables, con).createOrReplaceTempView("proposals")
+    _proposals(tables, has_people=PEOPLE in snapshot.settings["domains"]).createOrReplaceTempView("proposals")
     shared = session.sparkContext.broadcast(_shared(con, snapshot, k))
 
     def listed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -149,14 +164,16 @@ def _shared(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, k: int) -> Share
     return Shared(snapshot, weights, allowed, k)
 
 
-def _proposals(tables: Tables, con: duckdb.DuckDBPyConnection) -> DataFrame:
-    """Candidates of the strategies that live in SQL only, a list per user."""
+def _proposals(tables: Tables, *, has_people: bool) -> DataFrame:
+    """Candidates of the strategies that live in SQL only, and the persons never shown to a user; a list per user."""
     bits = dict(rows_of(tables.session.table("m6_strategies")))
     parts = [
         f"select user_idx, item_idx, {int(bit)} as bit from best_cand_{name}"
         for name, bit in bits.items()
         if f"best_cand_{name}" in tables
     ]
+    if has_people:
+        parts.append(_BARRED.format(bit=BARRED, people=PEOPLE))
     if not parts:
         return tables.session.sql(_NO_PROPOSALS)
     return tables.session.sql(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +42,8 @@ class Tables:
     def write(self, name: str, frame: DataFrame) -> None:
         """Write a table in place of an earlier one of that name; it is a temp view from then on."""
         path = self._next(name)
-        context = self.session.sparkContext
-        context.setJobDescription(f"m6rec {name}")
-        try:
+        with named(self.session, name):
             frame.write.parquet(str(path))
-        finally:
-            context.setJobDescription(None)
         self._put(name, path)
 
     def take(self, con: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
@@ -78,6 +76,17 @@ class Tables:
         self._paths[name] = path
         if before is not None:
             shutil.rmtree(before, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def named(session: SparkSession, name: str) -> Iterator[None]:
+    """Spark's own pages show the jobs of this thread under a name."""
+    context = session.sparkContext
+    context.setJobDescription(f"m6rec {name}")
+    try:
+        yield
+    finally:
+        context.setJobDescription(None)
 
 
 def share_of_users(share: float, column: str = "user_idx") -> str:

@@ -42,7 +42,7 @@ distances as (select unnest([1, 2, 3, 4, 5, 6, 7, 8]) as distance),
 earlier as (
     select s.user_idx, s.item_idx, s.position - d.distance as next_position, d.distance
     from sequences as s
-    cross join distances as d
+    inner join distances as d on s.position > d.distance
 ),
 
 popularity as (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -63,6 +63,53 @@ def test_the_lists_are_those_of_duckdb(name, session, tmp_path):
     assert other.sql("select count(*) from m6.recommend('*')").fetchall() == [(10,)]
     con.close()
     other.close()
+
+
+@pytest.fixture(scope="module")
+def town(session, tmp_path_factory):
+    """The shop whose users are items as well and follow each other, with blocks among them; its file and lists."""
+    folder = tmp_path_factory.mktemp("town")
+    frames = shop_world.frames()
+    frames.pop("feedback")
+    names = shop_world.USERS[:40]
+    persons = pl.DataFrame({"item_id": names, "domain": ["people"] * len(names), "title": names})
+    follows = pl.DataFrame(
+        {
+            "user_id": [f"u{n % 60:02d}" for n in range(400)],
+            "item_id": [f"u{(n * 7 + n // 60) % 40:02d}" for n in range(400)],
+            "event_type": ["follow"] * 400,
+            "happened_at": [datetime(2024, 6, 1) + timedelta(hours=n) for n in range(400)],
+        }
+    )
+    frames["items"] = pl.concat([frames["items"], persons], how="diagonal")
+    frames["events"] = pl.concat([frames["events"], follows.cast({"happened_at": pl.Datetime("us")})], how="diagonal")
+    # everybody blocks ten others; u59 is no item, i20 no person
+    blocks = [(user, f"u{(at + 3 * step) % 40:02d}") for at, user in enumerate(names) for step in range(1, 11)]
+    blocks += [("u59", "u05"), ("u00", "i20"), ("gone", "u07")]
+    frames["relations"] = pl.DataFrame(blocks, schema=["user_id", "other_user_id"], orient="row").with_columns(
+        kind=pl.lit("blocks")
+    )
+    given = parquet(frames, folder / "in")
+    build(session, given, folder / "shop.duckdb", k=60, recommendations=str(folder / "lists"))
+    con = spark_world.connect(folder / "shop.duckdb")
+    yield con, session.read.parquet(str(folder / "lists")), blocks
+    con.close()
+
+
+def test_lists_by_spark_keep_people_apart_who_blocked_each_other(town):
+    con, table, blocks = town
+    made = pl.from_arrow(table.toArrow()).sort("user_id", "rank")
+    shown = set(made.filter(domain="people").select("user_id", "item_id").iter_rows())
+    apart = {*blocks, *((other, user) for user, other in blocks), *((user, user) for user in shop_world.USERS)}
+    assert len(shown) > 200, "persons are shown at all"
+    assert not shown & apart
+    wanted = con.sql("from m6.recommend_many('m6.known_users', k := 60) order by user_id, rank").pl()
+    found = made.filter(pl.col("user_id") != "*").select(wanted.columns)
+    floats = ["score", "satisfaction"]
+    assert found.drop(floats).equals(wanted.drop(floats).cast(found.drop(floats).schema))
+    np.testing.assert_allclose(found[floats].to_numpy(), wanted[floats].to_numpy(), rtol=1e-6)
+    of_u00 = con.sql("select item_id from m6.recommend('u00', k := 60, exclude_seen := false)").fetchall()
+    assert ("i20",) in of_u00, "an item that is no person may have the id of somebody blocked"
 
 
 @pytest.fixture(scope="module")

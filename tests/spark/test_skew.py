@@ -1,9 +1,10 @@
-"""One user with most of the events and one item that most events name: the same rows, and nothing grows with them."""
+"""Where one task could get all the work: one user with most of the events, one item with most, the users' numbers."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+import duckdb
 import numpy as np
 import polars as pl
 import shop_world
@@ -12,6 +13,7 @@ from test_equality import FOUND, largest_difference
 
 import m6rec_udf as m6
 from m6rec_udf import histories, moment
+from m6rec_udf.spark.dialect import spark_sql
 from m6rec_udf.spark.engine import SparkEngine, isolated
 from m6rec_udf.spark.histories import write_histories
 from m6rec_udf.spark.tables import Tables
@@ -62,3 +64,28 @@ def test_skewed_data(session, tmp_path):
     kept = con.sql("select count(*) from feat_item_transitions").fetchall()[0][0]
     assert kept <= 100 * 600, "a hundred neighbours of an item, however many followed it"
     con.close()
+
+
+def test_users_are_numbered_by_many_tasks_in_the_order_of_their_ids(session):
+    """Numbers of sql/spark/stg_users.sql beside those of the model; ids whose order depends on how text is compared."""
+    odd = ["", " ", "u", "u1", "u10", "U1", "\u00c4", "u\u00e9", "a\uffff", "a\U0001f600", "zz", "\u540d"]
+    people = pl.DataFrame({"user_id": [*odd, *(f"u{n * 7919 % 20_011}" for n in range(6_000))]})
+    con = duckdb.connect()
+    con.register("people", people.to_arrow())
+    con.execute("create schema m6")
+    con.execute("create table m6.users as select user_id, 'all' as segment from people where user_id > 'u5'")
+    con.execute("create table stg_behaviour as select user_id from people where user_id < 'u6'")
+    con.execute(f"create table stg_users as {FOUND['stg_users'].sql}")
+    wanted = con.sql("from stg_users order by user_idx").pl()
+    own = isolated(session)
+    for name in ("m6.users", "stg_behaviour"):
+        rows = own.createDataFrame(con.sql(f"from {name}").to_arrow_table())
+        rows.createOrReplaceTempView(name.replace(".", "_"))
+    sql = spark_sql(FOUND["stg_users"], {})
+    found = pl.from_arrow(own.sql(sql).toArrow()).sort("user_idx")
+    assert len(wanted) > 5_900
+    assert found.equals(wanted.cast(found.schema))
+    dealt = own.sql(sql.replace("SELECT * FROM numbered", "SELECT part, users FROM sizes"))
+    users = [row.users for row in dealt.collect()]
+    assert len(users) > 10, "the work is dealt out"
+    assert max(users) < len(wanted) / 4
