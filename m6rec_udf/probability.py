@@ -7,13 +7,15 @@ is learned falls back step by step towards the mean instead of towards noise.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 
-from m6rec_udf.errors import ParameterError, SchemaError
+from m6rec_udf.artefacts import content_hash
+from m6rec_udf.errors import BACKUP, CorruptError, ParameterError, SchemaError, UnknownNameError
 from m6rec_udf.logistic import calibrate, level, logit, ridge_regression, sigmoid
 from m6rec_udf.satisfaction import threads
 
@@ -51,27 +53,37 @@ class Encoding:
 
     @classmethod
     def of(cls, frame: pl.DataFrame, names: list[str]) -> Encoding:
-        """Means and deviations of numbers, frequent texts of the others."""
+        """Means and deviations of the numbers that are there, frequent texts of the others."""
         found = cls()
         for name in names:
             column = frame[name]
             if column.dtype.is_numeric() or column.dtype == bool:
-                values = column.cast(float).fill_null(0.0).to_numpy()
-                found.mean[name] = float(values.mean()), float(values.std()) or 1.0
+                values = _numbers(column).drop_nulls().to_numpy()
+                found.mean[name] = (float(values.mean()), float(values.std()) or 1.0) if len(values) else (0.0, 1.0)
             else:
                 counted = column.cast(str).value_counts().sort(name)
                 found.levels[name] = [text for text, n in counted.iter_rows() if n >= LEAST_LEVEL and text is not None]
         return found
 
+    @property
+    def names(self) -> list[str]:
+        """The columns it reads."""
+        return [*self.mean, *self.levels]
+
     def __call__(self, frame: pl.DataFrame) -> np.ndarray:
         """float64 ``[rows, columns]``."""
         columns = []
         for name, (mean, deviation) in self.mean.items():
-            columns.append((frame[name].cast(float).fill_null(mean).to_numpy() - mean) / deviation)
+            columns.append((_numbers(frame[name]).fill_null(mean).to_numpy() - mean) / deviation)
         for name, texts in self.levels.items():
             own = frame[name].cast(str).to_numpy()
             columns += [(own == text).astype(np.float64) for text in texts]
         return np.column_stack(columns) if columns else np.zeros((frame.height, 0))
+
+
+def _numbers(column: pl.Series) -> pl.Series:
+    """A column as numbers, NULL where it says none."""
+    return column.cast(float).fill_nan(None)
 
 
 @dataclass
@@ -96,6 +108,33 @@ class Probability:
         """Probability of each row, float64 in (0, 1)."""
         x = self.encoding(frame)
         return sigmoid(self.slope * _raw(self.weight, self.booster, x) + self.intercept)
+
+    def to_bytes(self) -> bytes:
+        """As JSON; numbers to the last bit."""
+        told = {
+            "mean": self.encoding.mean,
+            "levels": self.encoding.levels,
+            "weight": self.weight.tolist(),
+            "ridge": self.ridge,
+            "trees": self.trees,
+            "booster": None if self.booster is None else self.booster.model_to_string(),
+            "slope": self.slope,
+            "intercept": self.intercept,
+        }
+        return json.dumps(told).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Probability:
+        """The model of ``to_bytes``."""
+        told = json.loads(content)
+        encoding = Encoding({name: (mean, spread) for name, (mean, spread) in told["mean"].items()}, told["levels"])
+        booster = None
+        if told["booster"] is not None:
+            import lightgbm
+
+            booster = lightgbm.Booster(model_str=told["booster"])
+        weight = np.asarray(told["weight"], np.float64)
+        return cls(encoding, weight, told["ridge"], told["trees"], booster, told["slope"], told["intercept"])
 
 
 def _raw(weight: np.ndarray, booster: Any, x: np.ndarray) -> np.ndarray:
@@ -170,35 +209,74 @@ def learned(frame: pl.DataFrame, *, seed: int = 0) -> Probability:
     return Probability(encoding, weight, ridge, trees, booster, slope, level(slope * raw, y, np.ones(len(y))))
 
 
-def probabilities(con: duckdb.DuckDBPyConnection, log: str, rows: str, *, seed: int = 0) -> duckdb.DuckDBPyRelation:
+def probabilities(
+    con: duckdb.DuckDBPyConnection, log: str | None, rows: str, *, model: str | None = None, seed: int = 0
+) -> duckdb.DuckDBPyRelation:
     """Probability of an outcome for the rows of a table, learned from a table of what was shown and what came of it.
 
     ``create table click_probability as from ...`` keeps them in the file; ``bid * probability`` in a view of
     ``(item_id, boost)`` ranks by it. The same log gives the same figures, whatever the order of its rows.
 
     Args:
-        con: any connection.
-        log: a table or view with ``outcome`` (0 or 1, or a share), ``happened_at`` and features, numbers or texts.
+        con: any connection; with ``model`` a dressed one.
+        log: a table or view with ``outcome`` (0 or 1, or a share), ``happened_at`` and features, numbers or texts;
+            None: nothing is learned, the stored ``model`` answers.
         rows: a table or view with the same features; further columns are passed on.
+        model: a name under which what is learned is stored in the file (``m6.probability_models``), in place of what
+            it held.
         seed: of the trees.
 
     Returns:
         The columns of ``rows`` and ``probability`` in (0, 1).
 
     Raises:
-        SchemaError: a column is missing. ParameterError: too little to learn from.
+        SchemaError: a column is missing. ParameterError: too little to learn from, or neither log nor model is given.
+        UnknownNameError: no model of that name. CorruptError: its bytes do not match their hash.
     """
-    past = con.sql("select * from query_table($log) order by all", params={"log": log}).pl()
+    import polars as pl
+
+    if log is None and model is None:
+        raise ParameterError("got neither a log nor a model, expected one of them", "probabilities(con, 'ad_log', ...)")
     asked = con.sql("select * from query_table($rows)", params={"rows": rows}).pl()
-    names = [name for name in past.columns if name not in (OUTCOME, MOMENT)]
+    if log is None:
+        found = _stored(con, str(model))
+        _require(asked, found.encoding.names, rows, f"the model {model!r}")
+    else:
+        past = con.sql("select * from query_table($log) order by all", params={"log": log}).pl()
+        _require(asked, [name for name in past.columns if name not in (OUTCOME, MOMENT)], rows, log)
+        found = learned(past, seed=seed)
+        if model is not None:
+            content = found.to_bytes()
+            con.execute(
+                "insert or replace into m6.probability_models by name select ? as name, ? as content_hash, "
+                "cast(? as blob) as content, ? as learned_from, ? as rows, ? as outcomes",
+                [model, content_hash(content), content, log, past.height, float(past[OUTCOME].cast(float).sum())],
+            )
+    return con.from_arrow(asked.with_columns(pl.Series(SAYS, found(asked))).to_arrow())
+
+
+def _require(asked: pl.DataFrame, names: list[str], rows: str, source: str) -> None:
     missing = [name for name in names if name not in asked.columns]
     if missing:
         raise SchemaError(
-            f"{rows} has no column {', '.join(missing)}, expected the features of {log}",
+            f"{rows} has no column {', '.join(missing)}, expected the features of {source}",
             "leave out of the log what is not known before something is shown",
         )
-    import polars as pl
 
-    found = learned(past, seed=seed)(asked)
-    told = asked.with_columns(pl.Series(SAYS, found))
-    return con.from_arrow(told.to_arrow())
+
+def _stored(con: duckdb.DuckDBPyConnection, name: str) -> Probability:
+    """The model of that name, its bytes checked."""
+    rows = con.execute("select content, content_hash from m6.probability_models where name = ?", [name]).fetchall()
+    if not rows:
+        known = [own for (own,) in con.execute("select name from m6.probability_models order by 1").fetchall()]
+        raise UnknownNameError(
+            f"there is no probability model {name!r}, expected one of {', '.join(known) or 'none yet'}",
+            f"learn it from a log: probabilities(con, 'ad_log', ..., model={name!r})",
+        )
+    content, digest = bytes(rows[0][0]), rows[0][1]
+    if content_hash(content) != digest:
+        raise CorruptError(
+            f"the probability model {name!r} does not match its hash, expected {digest[:12]}...",
+            f"{BACKUP}, or learn it again",
+        )
+    return Probability.from_bytes(content)

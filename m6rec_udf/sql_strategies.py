@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from m6rec_udf.arrays import Snapshot
     from m6rec_udf.build_state import State
 
-EXTRA_PER_USER = 60
+EXTRA_PER_USER = 60  # in each domain
 EVERYBODY = models.Model("candidate_users", "strategies", "select user_idx from stg_users", "shipped")
 
 
@@ -44,11 +44,12 @@ def _run(state: State, found: list[models.Model], snapshot: Snapshot, bound: dic
 
 
 def _best_of(state: State, name: str) -> models.Model:
-    """A strategy's best items per user after the filters that every strategy gets."""
+    """A strategy's best items per user and domain after the filters that every strategy gets."""
     unseen = "" if state.settings.repeats_allowed else "anti join feat_user_item using (user_idx, item_idx) "
     sql = (
-        f"select user_idx, item_idx from {name} {unseen}where raw_score is not null "
-        "qualify row_number() over (partition by user_idx order by round(raw_score, 9) desc, item_idx) "
+        f"select user_idx, item_idx from {name} inner join stg_items using (item_idx) {unseen}"
+        "where raw_score is not null "
+        "qualify row_number() over (partition by user_idx, domain order by round(raw_score, 9) desc, item_idx) "
         f"<= {EXTRA_PER_USER}"
     )
     return models.Model(f"best_{name}", "strategies", sql, "shipped")

@@ -2,10 +2,12 @@
 
     python benchmarks/domains/option_tuning.py --from grocery --to grocery     (departments apart)
     python benchmarks/domains/option_tuning.py --from movielens --to ml-100k --path FOLDER
+    python benchmarks/domains/option_tuning.py --from grocery --to online-retail --path FOLDER     (or back)
 
-``grocery``: behaviour with the products of the Grocery department teaches the map; all other departments are where it
-is used, and no event of theirs is read by it. Films: learned from MovieLens, used on MovieLens 100K, films whose title
-is in both left out of what is learned.
+From ``grocery`` to ``grocery``: behaviour with the products of the Grocery department teaches the map; all other
+departments are where it is used, and no event of theirs is read by it. Films: learned from MovieLens, used on MovieLens
+100K, films whose title is in both left out of what is learned. Between Complete Journey and Online Retail II: all
+products, of Complete Journey those bought at least 5 times.
 
 In the second place a person is the mean of the text vectors of what they liked first (four fifths of it); targets are
 what they liked later and not before. Ranked by cosine alone: no popularity, no behaviour. ``--slice validation`` takes
@@ -40,19 +42,27 @@ K = 20
 
 def places(given: argparse.Namespace) -> tuple[dict[str, pl.DataFrame], dict[str, pl.DataFrame]]:
     """Frames of where it is learned and of where it is used."""
-    if given.source == "grocery":
-        data = datasets.grocery()
+    if given.source == given.to == "grocery":
+        data = bought_often()
         first = pl.col("tags").list.contains("Grocery")
-        bought = data["events"].group_by("item_id").agg(n=pl.len()).filter(pl.col("n") >= 5)
-        items = data["items"].join(bought, on="item_id", how="semi")
-        parts = [items.filter(first), items.filter(~first.fill_null(value=False))]
+        parts = [data["items"].filter(first), data["items"].filter(~first.fill_null(value=False))]
         return tuple({"items": part, "events": data["events"].join(part, on="item_id", how="semi")} for part in parts)  # type: ignore[return-value]
+    if {given.source, given.to} == {"grocery", "online-retail"}:
+        both = {"grocery": bought_often(), "online-retail": datasets.online_retail(given.path)}
+        return both[given.source], both[given.to]
     one, other = datasets.movielens(), datasets.movielens_100k(given.path)
     plain = lambda title: re.sub(r"[^a-z]|\(.*?\)|^the |, the", "", title.lower())  # noqa: E731
     known = {plain(title) for title in other["items"]["title"].to_list()}
     titles = one["items"].filter(pl.col("title").is_not_null())
     new = titles.filter(~pl.col("title").map_elements(plain, return_dtype=pl.String).is_in(list(known)))
     return {"items": new, "events": one["events"].join(new, on="item_id", how="semi")}, other
+
+
+def bought_often() -> dict[str, pl.DataFrame]:
+    """Complete Journey, products bought at least 5 times."""
+    data = datasets.grocery()
+    often = data["events"].group_by("item_id").agg(n=pl.len()).filter(pl.col("n") >= 5)
+    return {name: data[name].join(often, on="item_id", how="semi") for name in ("items", "events")}
 
 
 def liked(events: pl.DataFrame) -> pl.DataFrame:
@@ -105,9 +115,9 @@ def interval(values: np.ndarray, seed: int = 0) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", required=True, choices=("grocery", "movielens"))
-    parser.add_argument("--to", required=True, choices=("grocery", "ml-100k"))
-    parser.add_argument("--path", help="folder of ml-100k")
+    parser.add_argument("--from", dest="source", required=True, choices=("grocery", "movielens", "online-retail"))
+    parser.add_argument("--to", required=True, choices=("grocery", "ml-100k", "online-retail"))
+    parser.add_argument("--path", help="folder of ml-100k or Online Retail II")
     parser.add_argument("--vectors", help="a DuckDB file with text vectors that are taken over")
     parser.add_argument("--encoder")
     parser.add_argument("--slice", default="test", choices=("test", "validation"))
@@ -116,6 +126,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    if {given.source, given.to} not in ({"grocery"}, {"movielens", "ml-100k"}, {"grocery", "online-retail"}):
+        parser.error(f"--from {given.source} --to {given.to} is not measured, see --help for the pairs")
     first, second = places(given)
     encoder = as_encoder(given.encoder)
     with tempfile.TemporaryDirectory() as folder:

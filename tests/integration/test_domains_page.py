@@ -21,8 +21,8 @@ def page(built_file, tmp_path_factory):
     con.execute("drop table margin")
     for table in ("events", "feedback"):
         con.execute(f"delete from m6.{table} where user_id = 'u42' and item_id in ('i30', 'i32', 'i34')")
-    for episode, item in ((1, "i30"), (2, "i32"), (3, "i34")):
-        told = json.dumps({"series": "s", "episode": episode})
+    for season, episode, item in ((1, 1, "i30"), (1, 10, "i32"), (2, 1, "i34")):
+        told = json.dumps({"series": "s", "season": season, "episode": episode})
         con.execute("update m6.items set attributes = $1 where item_id = $2", [told, item])
     con.execute(
         "insert into m6.events (user_id, item_id, event_type, happened_at) "
@@ -45,15 +45,37 @@ def test_every_statement_runs_and_every_list_has_lines(page):
         assert rows, statement
 
 
+def plays(con, item, day, kind="play"):
+    con.execute(
+        "insert into m6.events (user_id, item_id, event_type, happened_at) values ('u42', ?, ?, ?)",
+        [item, kind, f"2024-07-{day} 12:00:00"],
+    )
+
+
 def test_the_next_episode_is_next(page):
     con, said = page
     [up_next] = [rows for s, rows in said if "up_next" in s]
     assert [row[1] for row in up_next] == ["i32"]
-    con.execute(
-        "insert into m6.events (user_id, item_id, event_type, happened_at) "
-        "values ('u42', 'i32', 'play', timestamp '2024-07-31')"
-    )
-    assert world.rows(con, "select item_id from next_episodes where user_id = 'u42'") == [("i34",)]
+    begun = "select item_id from to_be_continued where user_id = 'u42'"
+    mine = "select item_id from next_episodes where user_id = 'u42'"
+    assert world.rows(con, begun) == []
+    plays(con, "i32", 30, "click")  # looked at, not finished
+    assert (world.rows(con, mine), world.rows(con, begun)) == ([("i32",)], [("i32",)])
+    plays(con, "i32", 31)
+    assert (world.rows(con, mine), world.rows(con, begun)) == ([("i34",)], [])  # the next season
+    plays(con, "i34", 31)
+    assert world.rows(con, mine) == []
+
+
+def test_what_comes_after_may_be_a_table(page):
+    con, _ = page
+    mine = "select item_id from next_in_line where user_id = 'u42'"
+    con.execute("delete from m6.events where user_id = 'u42' and item_id in ('i40', 'i42', 'i44')")
+    assert world.rows(con, mine) == []
+    plays(con, "i40", 30)
+    assert world.rows(con, mine) == [("i42",)]
+    plays(con, "i42", 31)
+    assert world.rows(con, mine) == [("i44",)]
 
 
 def test_ads_are_ordered_by_bid_times_probability_within_budget_and_cap(page):

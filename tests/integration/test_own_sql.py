@@ -9,6 +9,7 @@ import pytest
 import shop_world
 
 import m6rec_udf as m6
+from m6rec_udf import sql_strategies
 from m6rec_udf.embed import HashEncoder
 from m6rec_udf.errors import ModelSqlError, SchemaError
 
@@ -284,8 +285,9 @@ def test_own_strategies_read_what_python_learned_at_that_moment(con, project):
     assert all(count > 100 for _, count in found)
 
 
-def test_what_a_user_knows_does_not_crowd_out_the_rest(con, project):
-    """The best proposals are counted after the items seen already are left out."""
+def test_what_a_user_knows_does_not_crowd_out_the_rest(con, project, monkeypatch):
+    """The best proposals of each domain are counted after the items seen already are left out."""
+    monkeypatch.setattr(sql_strategies, "EXTRA_PER_USER", 33)
     write(
         project,
         "strategies",
@@ -297,16 +299,19 @@ cross join stg_items as i
 left join feat_user_item as h on u.user_idx = h.user_idx and i.item_idx = h.item_idx""",
     )
     m6.build(con)
-    counts = (
-        "select u.user_id, count(h.item_idx) as seen from m6.stg_users as u "
-        "left join m6.feat_user_item as h using (user_idx) group by all"
+    seen = (
+        "select u.user_id, i.domain, count(*) as seen from m6.feat_user_item as h inner join m6.stg_users as u "
+        "using (user_idx) inner join m6.stg_items as i using (item_idx) group by all"
     )
     sql = (
-        "select e.user_id, count(*), any_value(c.seen) from m6.extra_candidates as e "
-        f"join ({counts}) as c using (user_id) group by 1"
+        "select e.user_id, i.domain, count(*), coalesce(any_value(s.seen), 0) from m6.extra_candidates as e "
+        f"inner join m6.items as i using (item_id) left join ({seen}) as s using (user_id, domain) group by all"
     )
-    for _, proposed, seen in shop_world.rows(con, sql):
-        assert proposed == min(60, 80 - seen)
+    found = shop_world.rows(con, sql)
+    assert len(found) == 40  # twenty users, two domains
+    for _, _, proposed, known in found:
+        assert proposed == min(33, 40 - known)
+    assert len({proposed for _, _, proposed, _ in found}) > 1
 
 
 def test_polars_is_all_it_takes_to_read_them(con, project):

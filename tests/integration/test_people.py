@@ -8,6 +8,7 @@ import shop_world as world
 from test_single_user import lists
 
 import m6rec_udf as m6
+from m6rec_udf import models
 
 PEOPLE = [f"u{n:02d}" for n in range(40)]
 TIES = [("u00", "u01"), ("u01", "u02"), ("u01", "u03"), ("u00", "u04"), ("u04", "u03"), ("u05", "u00"), ("u06", "u01")]
@@ -109,3 +110,79 @@ def test_common_groups_count(shop):
         ),
     )
     assert world.rows(shop, "select person_id, common_groups from m6.people('a')") == [("b", 2), ("c", 1)]
+
+
+@pytest.fixture(scope="module")
+def club(tmp_path_factory, shop_frames):
+    """The shop, whose users are persons and tied to others, with groups, blocks, and no behaviour towards persons."""
+    con = world.connect(tmp_path_factory.mktemp("club") / "club.duckdb")
+    ties = [(f"u{n:02d}", f"u{(n * step) % 40:02d}", kind) for n in range(50) for step, kind in
+            ((3, "follows"), (7, "friend"), (3, "friend"), (11, "blocks")) if n % 5 or kind != "blocks"]  # fmt: skip
+    m6.load(con, **shop_frames)
+    m6.load(
+        con,
+        items=con.sql(
+            "select user_id as item_id, 'people' as domain, user_id as title from m6.users union all "
+            "select unnest(['choir', 'chess', 'chat']), 'groups', null"
+        ),
+        events=con.sql(
+            "select 'u' || lpad(cast(n as varchar), 2, '0') as user_id, (['choir', 'chess', 'chat'])[1 + n % 3] as "
+            "item_id, case when n % 7 = 0 then 'dismiss' else 'follow' end as event_type, "
+            "timestamp '2024-06-01' as happened_at from range(0, 60, 2) t(n)"
+        ),
+        relations=pl.DataFrame(
+            sorted({tie for tie in ties if tie[0] != tie[1]}), schema=["user_id", "other_user_id", "kind"], orient="row"
+        ),
+    )
+    m6.build(con)
+    yield con
+    con.close()
+
+
+def test_the_strategy_social_scores_people_as_m6_people_does(club):
+    con = club.cursor()
+    con.execute("set search_path = 'm6'")
+    con.execute("create or replace temp table candidate_users as select user_idx from stg_users")
+    [(as_of,)] = con.execute("select max(as_of) from m6.models").fetchall()
+    models.run(con, models.collect()["cand_social"], {"as_of": as_of, "span_days": 200.0}, temporary=True)
+    proposed: dict[str, dict[str, float]] = {}
+    for user, person, score in con.execute(
+        "select u.user_id, i.item_id, c.raw_score from cand_social as c inner join stg_users as u using (user_idx) "
+        "inner join stg_items as i using (item_idx) where i.domain = 'people'"
+    ).fetchall():
+        proposed.setdefault(user, {})[person] = score
+    con.close()
+    assert len(proposed) > 40
+    persons = {item for (item,) in world.rows(club, "select item_id from m6.items where domain = 'people'")}
+    for user in world.USERS:
+        rows = world.rows(club, "select person_id, raw_score from m6.people($1, k := 100)", [user])
+        assert proposed.get(user, {}) == pytest.approx({p: score for p, score in rows if p in persons})
+
+
+def test_a_list_of_people_near_in_the_graph_lifted_by_it(club):
+    bit = "select bit from m6.strategies where strategy = 'social'"
+    for user in ("u01", "u13", "u26"):
+        known = dict(world.rows(club, "select person_id, raw_score from m6.people($1, k := 100)", [user]))
+        known = {person: score for person, score in known.items() if person < "u50"}  # the others are no items
+        proposed = world.rows(
+            club, f"select item_id from m6.extra_candidates where user_id = ? and bit = ({bit})", [user]
+        )
+        assert set(known) <= {item for (item,) in proposed}
+        listed = world.rows(
+            club,
+            "with near as (select person_id as item_id, raw_score as boost from m6.people($1, k := 100)) "
+            "select item_id, score, satisfaction "
+            "from m6.recommend($1, in_domain := 'people', k := 5, among := 'near', boosts := 'near')",
+            [user],
+        )
+        assert len(listed) == 5
+        for item, score, satisfaction in listed:
+            assert score == pytest.approx(satisfaction * known[item])
+
+
+def test_without_persons_as_items_nobody_is_proposed(shop):
+    m6.load(shop, relations=pl.DataFrame(TIES, schema=["user_id", "other_user_id"], orient="row"))
+    m6.build(shop)
+    proposed = world.rows(shop, "select distinct item_id from m6.extra_candidates")
+    assert proposed
+    assert all(item.startswith("i") for (item,) in proposed)

@@ -154,6 +154,7 @@ def test_satisfaction_functions():
         "click": [1.0, 1.0, 1.0, 0.0, 1.0],
         "purchase": [0.0, 1.0, 0.0, 0.0, 0.0],
         "rating": [0.0, 0.0, 0.75, 0.0, 0.0],
+        "dwell": [0.1, 1.0, 0.75, 0.0, 0.5],
     }
     for name, wanted in expected.items():
         run(con, "stg_events", satisfaction=name)
@@ -161,6 +162,61 @@ def test_satisfaction_functions():
         assert [y for y, _, _ in got] == pytest.approx(wanted), name
         assert [positive for _, positive, _ in got] == [y >= 0.75 for y in wanted], name
         assert [interest for _, _, interest in got] == pytest.approx([0.3, 1.0, 0.75, -0.5, 0.7]), name
+
+
+def dwelt(con):
+    run(con, "satisfaction_in_force", satisfaction="dwell")
+    columns = "user_id, item_id, round(satisfaction, 6), round(interest, 6)"
+    return rows(con, f"select {columns} from satisfaction_in_force order by all")
+
+
+def test_seconds_are_graded_by_the_length_of_the_item():
+    items = [
+        {"item_id": "film", "attributes": '{"seconds": 6000}'},
+        {"item_id": "odd", "attributes": '{"seconds": "long"}'},
+        {"item_id": "none", "attributes": '{"seconds": 0}'},
+    ]
+    told = [("a", "film", 6000), ("b", "film", 1500), ("c", "film", 9000), ("d", "film", 60), ("e", "film", -1)]
+    odd = [("f", "odd", 1500), ("g", "none", 1500), ("h", "film", None)]
+    con = given([(user, item, "play", 1, value) for user, item, value in told + odd], items=items)
+    assert dwelt(con) == [
+        ("a", "film", 1.0, 0.8),
+        ("b", "film", 0.25, 0.2),
+        ("c", "film", 1.0, 0.8),
+        ("d", "film", 0.01, 0.16),  # interest: type_interest * max(y, 0.2)
+        ("e", "film", 0.0, 0.16),
+        ("f", "odd", 0.5, 0.4),  # no length, too few stays: against the median of all plays, 1500
+        ("g", "none", 0.5, 0.4),
+        ("h", "film", 0.8, 0.8),  # no value: the event type's own
+    ]
+
+
+def test_seconds_without_a_length_are_graded_by_the_usual_stay():
+    stays = [("a", 10), ("b", 20), ("c", 30), ("d", 40), ("e", 90)]
+    con = given(
+        [(user, "news", "play", 1, value) for user, value in stays]
+        + [("a", "rare", "play", 1, 60), ("a", "shop", "purchase", 1, 60), ("b", "rare", "dismiss", 1, 60)]
+    )
+    found = {(user, item): y for user, item, y, _ in dwelt(con)}
+    assert found["c", "news"] == 0.5  # the median stay
+    assert found["a", "news"] == 0.25
+    assert found["e", "news"] == 0.75
+    assert found["a", "rare"] == pytest.approx(60 / 95, abs=1e-6)  # too few stays: the median of all plays is 35
+    assert found["a", "shop"] == 1.0  # money is no time
+    assert found["b", "rare"] == 0.0
+
+
+def test_bounds_of_an_event_type_in_seconds_give_way_to_the_length():
+    con = given([("u", "a", "read", 1, 30), ("u", "b", "read", 1, 30)], items=[{"item_id": "a", "attributes": None}])
+    con.execute("insert into m6.event_types values ('read', 0.8, 0.5, 5, 60, 'seconds', 'dwell')")
+    con.execute("update m6.items set attributes = '{\"seconds\": 40}' where item_id = 'a'")
+    assert dwelt(con) == [("u", "a", 0.75, 0.6), ("u", "b", 0.5, 0.4)]
+
+
+def test_stays_after_as_of_do_not_say_what_is_usual():
+    past = [(user, "a", "play", 1, 10.0) for user in "abcde"]
+    later = [(user, "a", "play", -1, 500.0) for user in "fghijklm"]
+    assert dwelt(given(past + later)) == dwelt(given(past))
 
 
 def test_outcomes_of_a_window():

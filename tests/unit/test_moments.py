@@ -66,6 +66,15 @@ def test_an_own_model_that_reads_behaviour_never_sees_what_came_later():
     assert moment.lasting({**SHIPPED, "feat_own": own}) == {"stg_items", "stg_users"}
 
 
+@pytest.mark.parametrize(
+    ("name", "is_kept"), [("graded", True), ("click", True), ("purchase", True), ("rating", True), ("dwell", False)]
+)
+def test_grades_are_kept_where_they_say_the_same_at_every_moment(name, is_kept):
+    """What is usual at the build was not known before: a grade by it is made anew at each moment."""
+    found = models.with_satisfaction(models.collect(), name)
+    assert (models.IN_FORCE in moment.lasting(found)) == is_kept
+
+
 def test_a_satisfaction_function_that_is_not_in_force_changes_nothing():
     own = models.Model("sat_own", "satisfaction", "select * from stg_behaviour", "/project/sql")
     assert moment.lasting({**SHIPPED, "sat_own": own}) == moment.lasting(SHIPPED)

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 import m6rec_udf as m6
-from m6rec_udf.errors import ParameterError, SchemaError
-from m6rec_udf.probability import learned
+from m6rec_udf.embed import HashEncoder
+from m6rec_udf.errors import CorruptError, ParameterError, SchemaError, UnknownNameError
+from m6rec_udf.probability import Encoding, Probability, learned
 
 
 def log(rows: int, seed: int, *, strength: float = 1.5) -> pl.DataFrame:
@@ -70,3 +71,60 @@ def test_what_is_missing_is_said():
     con.execute("create table quiet as select * replace (0.0 as outcome) from shown")
     with pytest.raises(ParameterError, match="both kinds"):
         m6.probabilities(con, "quiet", "shown")
+    with pytest.raises(ParameterError, match="neither a log nor a model"):
+        m6.probabilities(con, None, "shown")
+
+
+def test_a_missing_number_counts_as_the_mean_of_those_that_are_there():
+    frame = pl.DataFrame({"price": [10.0, None, 20.0, float("nan")], "nothing": [None, None, None, None]})
+    encoding = Encoding.of(frame.with_columns(pl.col("nothing").cast(pl.Float64)), ["price", "nothing"])
+    assert encoding.mean == {"price": (15.0, 5.0), "nothing": (0.0, 1.0)}
+    assert encoding(frame).tolist() == [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("strength", [0.0, 3.0])
+def test_a_model_survives_as_bytes(strength):
+    train, test = log(8000, 7, strength=strength), log(500, 8)
+    if strength:  # what no line foresees, so that there are trees
+        odd = (train["price"].to_numpy() * 2).astype(int) % 2 == 0
+        train = train.with_columns(outcome=pl.when(pl.Series(odd)).then(1.0).otherwise("outcome"))
+    found = learned(train)
+    assert bool(found.trees) == bool(strength)
+    again = Probability.from_bytes(found.to_bytes())
+    np.testing.assert_array_equal(again(test), found(test))
+    assert again.to_bytes() == found.to_bytes()
+
+
+def test_a_model_stays_in_the_file_under_its_name(tmp_path):
+    con = m6.connect(tmp_path / "ads.duckdb", encoder=HashEncoder(8))
+    con.register("given", log(3000, 9).to_arrow())
+    con.execute("create table shown as from given")
+    con.execute("create table ads as select 'a' || n as item_id, 'top' as place, n * 0.1 as price from range(20) t(n)")
+    con.unregister("given")
+    first = m6.probabilities(con, "shown", "ads", model="click").pl()
+    con.execute("drop table shown")
+    con.close()
+    con = m6.connect(tmp_path / "ads.duckdb", encoder=HashEncoder(8))
+    assert m6.probabilities(con, None, "ads", model="click").pl().equals(first)
+    rows = con.execute("select name, learned_from, rows, outcomes > 0 from m6.probability_models").fetchall()
+    assert rows == [("click", "shown", 3000, True)]
+    with pytest.raises(UnknownNameError, match="no probability model 'conversion', expected one of click"):
+        m6.probabilities(con, None, "ads", model="conversion")
+    con.execute("create table bare as select 'top' as place")
+    with pytest.raises(SchemaError, match="no column price, expected the features of the model 'click'"):
+        m6.probabilities(con, None, "bare", model="click")
+    con.execute("update m6.probability_models set content = content || '\\x20'::blob")
+    with pytest.raises(CorruptError, match="does not match its hash"):
+        m6.probabilities(con, None, "ads", model="click")
+    con.close()
+
+
+def test_learning_again_takes_the_place_of_what_a_name_held(tmp_path):
+    con = m6.connect(tmp_path / "ads.duckdb", encoder=HashEncoder(8))
+    for seed in (1, 2):
+        con.register("given", log(1000, seed).to_arrow())
+        con.execute("create or replace table shown as from given")
+        latest = m6.probabilities(con, "shown", "shown", model="click").pl()
+    assert m6.probabilities(con, None, "shown", model="click").pl().equals(latest)
+    assert con.execute("select count(*) from m6.probability_models").fetchall() == [(1,)]
+    con.close()
