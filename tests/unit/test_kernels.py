@@ -74,10 +74,10 @@ def test_another_failure_is_not_hidden(monkeypatch):
 def test_the_second_process_reads_the_machine_code(tmp_path):
     """A cache folder that is empty is filled by the first import, the second compiles nothing."""
     code = (
-        "import os; os.environ['NUMBA_CACHE_DIR'] = {folder!r}\n"
+        f"import os; os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}\n"
         "from m6rec_udf.kernels import trees\n"
         "print(sum(trees.added_up.stats.cache_hits.values()), sum(trees.added_up.stats.cache_misses.values()))"
-    ).format(folder=str(tmp_path))
+    )
     seen = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(2)
