@@ -283,7 +283,9 @@ def main() -> None:
     for name in methods:
         print(f"| {name} | {interval(value[name])} |")
     pairs = [("m6rec", other) for other in list(methods)[1:] if con is not None]
-    for first, other in [*pairs, ("EASE over users", "recently popular")]:
+    late = "m6rec, asked at the end of the data"
+    pairs += [(name, "recently popular") for name in (late, "EASE over users") if name in methods]
+    for first, other in pairs:
         ratio = value[first].mean() / max(value[other].mean(), 1e-12)
         print(f"| {first} - {other} | {interval(value[first] - value[other])} | {ratio:.2f} times |")
     first = next(iter(methods))
