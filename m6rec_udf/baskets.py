@@ -75,10 +75,12 @@ class Demand:
 
 
 def matrix(rows: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
-    """1 for every (basket, item), CSR ``[baskets, n]``, indices sorted, each pair once."""
-    key = np.unique(rows.astype(np.int64) * shape[1] + items)
-    start = np.searchsorted(key, np.arange(shape[0] + 1, dtype=np.int64) * shape[1])
-    return sp.csr_matrix((np.ones(len(key), np.float32), (key % shape[1]).astype(np.int32), start), shape=shape)
+    """1 for every (basket, item), CSR ``[baskets, n]``, indices sorted, each pair once; ``rows`` are ascending."""
+    start = np.searchsorted(rows, np.arange(shape[0] + 1))
+    found = sp.csr_matrix((np.ones(len(items), np.float32), items.astype(np.int32), start), shape=shape)
+    found.sum_duplicates()
+    found.data = np.ones(found.nnz, np.float32)
+    return found
 
 
 class Pool:

@@ -11,9 +11,10 @@ word of their title, or films by their first genre. Of the people with behaviour
 tenth of the events) a fifth is new to it: all they had done there before is hidden from the build and from the
 baselines. Nobody is new to more than one domain. Asked is `recommend(user, in_domain := domain)`; targets are what they
 bought in the domain after the split. Most people of MovieLens come once: there a fifth is new by having all they ever
-rated in the domain hidden, and targets are what they rated with four stars or more. Baselines see the same events and
-count purchases or such ratings; the half-life of the domain's recently-popular list is chosen per domain on the slice
-before the split, on everybody who bought there. Means over people with 95 % bootstrap intervals, differences paired.
+rated in the domain hidden, everybody is asked at their last rating elsewhere, and targets are what they rated with four
+stars or more. Baselines see the same events and count purchases or such ratings; the half-life of the domain's
+recently-popular list is chosen per domain on the slice before the split, on everybody who bought there. Means over
+people with 95 % bootstrap intervals, differences paired.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "quality"))
 import duckdb
 import numpy as np
 import polars as pl
+import scipy.sparse as sp
 
 import m6rec_udf as m6
 from m6rec_udf import datasets
 from m6rec_udf.calibration import calibration
+from m6rec_udf.collaborative import ease
 
 DOMAINS = 11
 HIDDEN_SHARE = 0.2
 HALF_LIVES_DAYS = (2, 4, 7, 14, 30, 60, 120, 10_000)
 COLUMNS = ("user_id", "item_id", "rank")
+MOST_ITEMS = 6000
 LEAST_RATINGS = 1000  # of a genre that is a domain
 FAMILIES = {  # the first that a word of the title stands in
     "christmas": "christmas advent xmas reindeer",
@@ -156,6 +160,37 @@ def chosen_half_lives(events: pl.DataFrame, as_of: datetime, k: int) -> dict[str
     return {domain: half_life for domain, (_, half_life) in best.items()}
 
 
+def closed_form(liked: pl.DataFrame, new: pl.DataFrame, items: pl.DataFrame, k: int) -> pl.DataFrame:
+    """EASE (Steck 2019) over users and the 6,000 most popular items, lambda 0.2 per user; ties by popularity."""
+    counted = liked.group_by("item_id").len().sort("len", "item_id", descending=[True, False]).head(MOST_ITEMS)
+    known = counted.join(items.select("item_id", "domain"), on="item_id", maintain_order="left")
+    people = pl.concat([liked.select("user_id"), new.select("user_id")]).unique().sort("user_id").with_row_index("row")
+    pairs = liked.select("user_id", "item_id").unique().join(people, on="user_id")
+    pairs = pairs.join(known.with_row_index("column"), on="item_id")
+    cells = (pairs["row"].to_numpy().astype(int), pairs["column"].to_numpy().astype(int))
+    x = sp.csr_matrix((np.ones(len(pairs), np.float32), cells), (len(people), len(known)))
+    weights = ease(x, 0.2 * len(people))
+    rows = new.join(people, on="user_id", maintain_order="left")["row"].to_numpy().astype(int)
+    names, popularity = known["item_id"].to_numpy(), known["len"].to_numpy()
+    parts = []
+    for domain in new["domain"].unique().sort():
+        inside = np.flatnonzero((known["domain"] == domain).to_numpy())
+        users = new.filter(pl.col("domain") == domain)["user_id"].to_numpy()
+        scores = (x[rows[(new["domain"] == domain).to_numpy()]] @ weights)[:, inside] + 1e-9 * popularity[inside]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        depth = best.shape[1]
+        parts.append(
+            pl.DataFrame(
+                {
+                    "user_id": np.repeat(users, depth),
+                    "item_id": names[inside[best.ravel()]],
+                    "rank": np.tile(np.arange(1, depth + 1), len(users)),
+                }
+            )
+        )
+    return pl.concat(parts)
+
+
 def interval(values: np.ndarray, seed: int = 0) -> str:
     """Mean and 95 % percentile bootstrap over users."""
     draws = np.random.default_rng(seed).integers(0, len(values), (2000, len(values)))
@@ -179,6 +214,20 @@ def asked(con: duckdb.DuckDBPyConnection, new: pl.DataFrame, k: int, *, known: b
     return pl.concat(parts)
 
 
+def asked_at(con: duckdb.DuckDBPyConnection, new: pl.DataFrame, seen: pl.DataFrame, k: int) -> pl.DataFrame:
+    """The same of everybody at the moment of their last behaviour."""
+    last = dict(seen.group_by("user_id").agg(pl.col("happened_at").max()).iter_rows())
+    parts = [
+        con.sql(
+            "select user_id, item_id, cast(rank as bigint) as rank "
+            "from m6.recommend($user, k := $k, in_domain := $domain, until := $moment)",
+            params={"user": user, "k": k, "domain": domain, "moment": last[user]},
+        ).pl()
+        for user, domain in new.select("user_id", "domain").iter_rows()
+    ]
+    return pl.concat(parts).select(COLUMNS)
+
+
 def main() -> None:
     """Hide, build once, ask, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,6 +237,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validation", action="store_true", help="leave out the test slice, test on the one before")
+    parser.add_argument("--no-m6rec", action="store_true", help="baselines alone")
     parser.add_argument("--keep", help="keep the built file under this name; it is used where it is there")
     given = parser.parse_args()
     data = domains_of(given.data, given.path)
@@ -206,12 +256,6 @@ def main() -> None:
     new = new.join(left, on="user_id", how="semi").sort("domain", "user_id")
     targets = tested.join(new, on=["user_id", "domain"]).select("user_id", "item_id").unique()
     print(f"{len(new):,} people new to a domain, {len(seen):,} events seen, {len(before) - len(seen):,} hidden")
-    con = m6.connect(given.keep or ":memory:", encoder=given.encoder)
-    if not con.execute("select model_version from m6.active").fetchall()[0][0]:
-        begin = time.process_time()
-        m6.load(con, **{**data, "events": seen.drop("domain")})
-        m6.build(con, as_of=split, seed=given.seed)  # type: ignore[arg-type]
-        print(f"loaded and built in {time.process_time() - begin:.0f} s of processor time", flush=True)
     liked = successes(seen)
     half_lives = chosen_half_lives(liked, split, given.k)  # type: ignore[arg-type]
     tops = [
@@ -219,34 +263,58 @@ def main() -> None:
         for domain, half_life in half_lives.items()
     ]
     methods = {
-        "m6rec": asked(con, new, given.k, known=True),
-        "m6rec, without the history": asked(con, new, given.k, known=False),
+        "EASE over users": closed_form(liked, new, data["items"], given.k),
         "recently popular": new.join(pl.concat(tops), on="domain").select(COLUMNS),
         "popular": new.join(trend(liked, split, 1e6, given.k), on="domain").select(COLUMNS),  # type: ignore[arg-type]
     }
+    con = None
+    if not given.no_m6rec:
+        con = built(given, {**data, "events": seen.drop("domain")}, split)  # type: ignore[arg-type]
+        mine = {
+            "m6rec": asked_at(con, new, seen, given.k) if comes_once else asked(con, new, given.k, known=True),
+            "m6rec, without the history": asked(con, new, given.k, known=False),
+        }
+        if comes_once:
+            mine["m6rec, asked at the end of the data"] = asked(con, new, given.k, known=True)
+        methods = {**mine, **methods}
     users = new.select("user_id")
     value = {name: ndcg(lists, targets, users, given.k) for name, lists in methods.items()}
     print(f"\nNDCG@{given.k} of users new to a domain, {len(users):,} people")
     for name in methods:
         print(f"| {name} | {interval(value[name])} |")
-    for other in list(methods)[1:]:
-        ratio = value["m6rec"].mean() / max(value[other].mean(), 1e-12)
-        print(f"| m6rec - {other} | {interval(value['m6rec'] - value[other])} | {ratio:.2f} times |")
-    print("\n| domain | users | half-life, days | m6rec | recently popular | times | difference |")
+    pairs = [("m6rec", other) for other in list(methods)[1:] if con is not None]
+    late = "m6rec, asked at the end of the data"
+    pairs += [(name, "recently popular") for name in (late, "EASE over users") if name in methods]
+    for first, other in pairs:
+        ratio = value[first].mean() / max(value[other].mean(), 1e-12)
+        print(f"| {first} - {other} | {interval(value[first] - value[other])} | {ratio:.2f} times |")
+    first = next(iter(methods))
+    print(f"\n| domain | users | half-life, days | {first} | recently popular | times | difference |")
     for domain in sorted(half_lives):
         own = (new["domain"] == domain).to_numpy()
         if own.any():
-            mine, theirs = value["m6rec"][own], value["recently popular"][own]
+            ours, theirs = value[first][own], value["recently popular"][own]
             print(
-                f"| {domain} | {own.sum()} | {half_lives[domain]:g} | {mine.mean():.4f} | {theirs.mean():.4f} "
-                f"| {mine.mean() / max(theirs.mean(), 1e-12):.2f} | {interval(mine - theirs)} |"
+                f"| {domain} | {own.sum()} | {half_lives[domain]:g} | {ours.mean():.4f} | {theirs.mean():.4f} "
+                f"| {ours.mean() / max(theirs.mean(), 1e-12):.2f} | {interval(ours - theirs)} |"
             )
-    if not len(after):
+    if con is None or not len(after):
         return
     m6.load(con, events=after.drop("domain"))
     calibration(con, as_of=split, version=1)  # type: ignore[arg-type]
     print("\ncalibration of all candidates, everybody active in the test slice, by domain")
     print(con.sql("from m6.calibration_error(predictions := 'eval_predictions', least_rows := 1000)").pl())
+
+
+def built(given: argparse.Namespace, data: dict[str, pl.DataFrame], split: datetime) -> duckdb.DuckDBPyConnection:
+    """The file, built as of the split; one that is there is used."""
+    con = m6.connect(given.keep or ":memory:", encoder=given.encoder)
+    if not con.execute("select model_version from m6.active").fetchall()[0][0]:
+        begin = time.process_time()
+        m6.load(con, **data)
+        m6.build(con, as_of=split, seed=given.seed)
+        print(f"loaded and built in {time.process_time() - begin:.0f} s of processor time", flush=True)
+    return con
 
 
 if __name__ == "__main__":
