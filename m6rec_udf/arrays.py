@@ -6,12 +6,10 @@ The SQL models are the definition; a snapshot is their cache, stored in ``m6.art
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from m6rec_udf.errors import NotBuiltError
 if TYPE_CHECKING:
     import duckdb
 
+    from m6rec_udf.baskets import Demand
     from m6rec_udf.cells import Cells
     from m6rec_udf.registry import Context
     from m6rec_udf.satisfaction import SatisfactionModel
@@ -64,6 +63,7 @@ class Snapshot:
         learned_users: int32 ``[n]``, users of each item that item_item and factors were learned from; 0: its weights
             were made from its text, or it came later and was folded in.
         strength: float32 ``[d]``, squared singular values of the factors (see ``collaborative.folded_in``).
+        baskets: CSR ``[n, n]``, what goes with the items of a basket; nothing stored where baskets are not usual.
         cells: where there are many items, their text vectors in cells; None: exact search.
         kept: content hash by name of the artefacts that are those of another version.
     """
@@ -84,10 +84,27 @@ class Snapshot:
     segment_trend: sp.csr_matrix
     learned_users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     strength: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    baskets: sp.csr_matrix = field(default_factory=lambda: sp.csr_matrix((0, 0), dtype=np.float32))
     model: SatisfactionModel | None = None
     cells: Cells | None = None
     kept: dict[str, str] = field(default_factory=dict)
     masks: dict[Any, np.ndarray] = field(default_factory=dict)
+    _workspaces: list[tuple[np.ndarray, ...]] = field(default_factory=list, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workspaces": []}
+
+    @contextmanager
+    def workspace(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Arrays for ``kernels.proposing`` to work on, kept from one list to the next; one set for each at work."""
+        from m6rec_udf.kernels.proposing import workspace
+
+        try:
+            own = self._workspaces.pop()
+        except IndexError:
+            own = workspace(self.n)
+        yield own
+        self._workspaces.append(own)  # not after an error: they may not be clean
 
     @property
     def n(self) -> int:
@@ -152,6 +169,13 @@ class Snapshot:
         return np.asarray(order[(age[order] <= 0.05 * self.settings["span_days"]) & self.is_known[order]])
 
     @cached_property
+    def demand(self) -> Demand:
+        """How much every item is in demand, where a basket is completed."""
+        from m6rec_udf.baskets import Demand
+
+        return Demand(self)
+
+    @cached_property
     def blocks(self) -> list[tuple[str, int, float]]:
         """(column, dimensions, weight) of the parts of ``text``; empty where it is the text alone."""
         return [(name, dimension, weight) for name, dimension, weight in self.settings.get("columns", [])]
@@ -178,28 +202,45 @@ class Snapshot:
         return np.ascontiguousarray(self.text[self.cells.order])
 
     @cached_property
-    def place_in_cells(self) -> np.ndarray:
-        """Where each item stands in ``text_in_cells``."""
-        assert self.cells is not None
-        place = np.empty(self.n, np.int64)
-        place[self.cells.order] = np.arange(self.n)
-        return place
+    def labels(self) -> int:
+        """More than any code of a category or brand."""
+        return 1 + max(int(self.category.max(initial=-1)), int(self.brand.max(initial=-1)))
 
     @cached_property
-    def factors_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Known items, the longest vectors (factors times trend) first: item_idx, the vectors, their lengths."""
+    def repurchase_days(self) -> np.ndarray:
+        """Median days until an item is had again, float32 ``[n]``, NaN where that never happened."""
+        return np.ascontiguousarray(self.column("repurchase_days"))
+
+    @cached_property
+    def every_item(self) -> np.ndarray:
+        """item_idx of all items, int32 ``[n]``."""
+        return np.arange(self.n, dtype=np.int32)
+
+    @cached_property
+    def following(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The parts of ``transitions``: where each row starts (int64), columns (int32), values (float32)."""
+        return _parts_of(self.transitions)
+
+    @cached_property
+    def linked(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of ``item_item``."""
+        return _parts_of(self.item_item)
+
+    @cached_property
+    def factors_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Known items, the longest vectors (factors times trend) first.
+
+        Returns (item_idx; their factors; the lengths; the first dimensions of the vectors, the largest ones; the
+        lengths of what is behind these).
+        """
         vectors = self.factors * self.trend_factor[:, None]
         length = np.sqrt((vectors * vectors).sum(1))
         order = np.lexsort((np.arange(self.n), -length))
         order = order[self.is_known[order] & (length[order] > 0)]
-        return order, np.ascontiguousarray(vectors[order]), length[order]
-
-    @cached_property
-    def place_by_length(self) -> np.ndarray:
-        """Where each item stands in ``factors_by_length``, -1 for none."""
-        place = np.full(self.n, -1)
-        place[self.factors_by_length[0]] = np.arange(len(self.factors_by_length[0]))
-        return place
+        head, tail = vectors[order, :HEAD], vectors[order, HEAD:]
+        lengths = length[order].astype(np.float32), np.sqrt((tail * tail).sum(1)).astype(np.float32)
+        parts = np.ascontiguousarray(self.factors[order]), np.ascontiguousarray(head)
+        return order, parts[0], lengths[0], parts[1], lengths[1]
 
     def segment_order(self, segment: int) -> np.ndarray:
         """Items that are popular in a segment, best first."""
@@ -230,11 +271,19 @@ class Snapshot:
         return mask
 
 
+def _parts_of(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    parts = (matrix.indptr, np.int64), (matrix.indices, np.int32), (matrix.data, np.float32)
+    start, column, value = (np.ascontiguousarray(part, kind) for part, kind in parts)
+    return start, column, value
+
+
+HEAD = 16  # dimensions of the factors that are looked at first
 PEOPLE = "people"  # the domain whose items are persons: their item_id is a user_id
 _OPTIONAL = ("learned_users", "strength")  # builds of an earlier release lack both
 _ARRAYS = ("item", "domain", "category", "brand", "is_known", "factors", "fold_in", "text", *_OPTIONAL)
 _CELLS = ("centres", "order", "start")
 _MATRICES = ("transitions", "item_item", "segment_trend")
+_BASKETS = "baskets"  # a matrix of builds that have learned one
 
 
 def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> None:
@@ -248,7 +297,7 @@ def store(con: duckdb.DuckDBPyConnection, version: int, snapshot: Snapshot) -> N
         "satisfaction": snapshot.model.to_json().encode(),
     }
     arrays = {name: getattr(snapshot, name) for name in _ARRAYS}
-    for name in _MATRICES:
+    for name in (*_MATRICES, *((_BASKETS,) if snapshot.baskets.nnz else ())):
         matrix = getattr(snapshot, name)
         arrays |= {f"{name}.{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
         arrays[f"{name}.shape"] = np.asarray(matrix.shape)
@@ -277,7 +326,8 @@ def load(con: duckdb.DuckDBPyConnection, version: int) -> Snapshot:
 
     is_earlier = not any(name in parts for name in _OPTIONAL)
     names = [name for name in _ARRAYS if not (is_earlier and name in _OPTIONAL)]
-    matrices = {name: matrix_of(parts, name) for name in _MATRICES}
+    has_baskets = f"{_BASKETS}.shape" in parts
+    matrices = {name: matrix_of(parts, name) for name in (*_MATRICES, *((_BASKETS,) if has_baskets else ()))}
     for matrix in matrices.values():
         matrix.sort_indices()  # searched by several threads at once
     return Snapshot(
@@ -314,7 +364,6 @@ def of_version(context: Context, version: int) -> Snapshot:
         if version not in context.snapshots:
             con = context.open()
             try:
-                Thread(target=_import_trees).start()  # a second that reading and the first list leave free
                 snapshot = load(con, version)
             finally:
                 con.close()
@@ -322,9 +371,3 @@ def of_version(context: Context, version: int) -> Snapshot:
                 context.snapshots.pop(min(context.snapshots))
             context.snapshots[version] = snapshot
         return context.snapshots[version]
-
-
-def _import_trees() -> None:
-    """Import LightGBM; whoever needs it is told where it is missing."""
-    with suppress(ImportError):
-        import_module("lightgbm")

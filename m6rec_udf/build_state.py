@@ -93,6 +93,12 @@ class State:
         self.decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")
         self.decide("item_item_trend", f"{chosen.trend_column} to the power {chosen.trend_power:g}", "chosen with it")
 
+    def decide_baskets(self, chosen: moment.Settings, why: str) -> None:
+        """Note how a basket is completed."""
+        found = chosen.baskets
+        what = f"closed form, {found['regularisation_per_basket']:g} a basket" if found else "as what comes next"
+        self.decide("complete_basket", what, why)
+
     @property
     def lasting(self) -> frozenset[str]:
         """Models that an earlier moment reads as they are, see ``moment.lasting``."""

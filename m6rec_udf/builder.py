@@ -18,6 +18,7 @@ import numpy as np
 from m6rec_udf import (
     arrays,
     arrivals,
+    basket_learning,
     event_log,
     learned,
     lookback,
@@ -216,6 +217,7 @@ class _Build(State):
             with_tables=True,
         )
         snapshot.cells = cells
+        self._complete_baskets(snapshot, known)
         self.clock("item model")
         if known:
             snapshot.model = known.model
@@ -231,6 +233,14 @@ class _Build(State):
         return BuildReport(
             number, self.as_of, self.clock.seconds, self.decisions, embedded, len(set(self.items["texts"])), past.count
         )
+
+    def _complete_baskets(self, snapshot: arrays.Snapshot, known: learned.Learned | None) -> None:
+        """What goes together in baskets, where they are usual."""
+        if self.settings.baskets and known:
+            snapshot.baskets = known.items.baskets()
+            snapshot.kept |= known.items.kept
+        elif self.settings.baskets:
+            snapshot.baskets = basket_learning.weights_as_of(snapshot, self.log)
 
     # the next two are what benchmarks/quality/ablation.py listens to
 
@@ -387,3 +397,4 @@ class _Build(State):
         made = known.items.folded_in
         self.decide("item_models", "taken over", f"{known.why}; {made} items folded in that they could not know")
         self.decide_item_item(known.settings, known.why)
+        self.decide_baskets(known.settings, known.why)

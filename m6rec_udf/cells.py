@@ -7,6 +7,7 @@ cells are exact; a user alone and a user in a batch run the same products, so th
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ LEAST_ITEMS = 20_000  # fewer: the exact product is as fast
 SAMPLE = 40_000
 ROUNDS = 8
 PROBED = 0.05  # share of the cells looked through first
+USUAL_ITEMS = 100_000  # from here on the share falls: with ten times the items, three times as many are looked at
 
 
 @dataclass
@@ -41,18 +43,16 @@ class Cells:
     @cached_property
     def probed(self) -> int:
         """Cells looked through first."""
-        return max(8, round(PROBED * len(self.centres)))
+        share = PROBED * min(1.0, math.sqrt(USUAL_ITEMS / max(len(self.order), 1)))
+        return max(8, round(share * len(self.centres)))
 
-    def scan(
-        self, left: Floats, nearest: NDArray[np.int64], vectors: Floats, mask: NDArray[np.bool_] | None = None
-    ) -> Lines:
+    def scan(self, left: Floats, nearest: NDArray[np.int64], vectors: Floats) -> Lines:
         """Scores of every item in some cells, one line per user.
 
         Args:
             left: float32 ``[users, d]``.
             nearest: cells of each, ``[users, cells]``.
             vectors: the items' in the order of the cells.
-            mask: bool ``[n]``, the other items get -inf.
         """
         users, probed = nearest.shape
         size = np.diff(self.start).astype(np.int64)[nearest]
@@ -62,15 +62,12 @@ class Cells:
         cell_of, column = nearest.ravel()[by_cell], np.arange(score.shape[1])
         flat, base = score.ravel(), (offset + np.arange(users)[:, None] * score.shape[1]).ravel()
         begin = np.flatnonzero(np.diff(cell_of, prepend=-1))
-        mask = None if mask is None or mask.all() else mask
         for cell, (first, last) in zip(
             cell_of[begin].tolist(), itertools.pairwise([*begin.tolist(), len(by_cell)]), strict=True
         ):
             own = by_cell[first:last]
             a, b = int(self.start[cell]), int(self.start[cell + 1])
             product = left[own // probed] @ vectors[a:b].T
-            if mask is not None and not (is_open := mask[self.order[a:b]]).all():
-                product[:, ~is_open] = -np.inf
             if len(own) == 1:
                 flat[base[own[0]] : base[own[0]] + b - a] = product[0]
             else:
@@ -97,15 +94,6 @@ class Lines:
         probe = (self.offset[row] <= column[:, None]).sum(axis=1) - 1
         place = self.cells.start[self.nearest[row, probe]] + column - self.offset[row, probe]
         return np.asarray(self.cells.order[place].astype(np.int64))
-
-    def close(self, row: NDArray[np.int64], place: NDArray[np.int64]) -> None:
-        """Leave out pairs of users and items, named by place in the order of the cells."""
-        cell = np.searchsorted(self.cells.start, place, side="right") - 1
-        offset = np.full((len(self.nearest), len(self.cells.centres)), -1)
-        np.put_along_axis(offset, self.nearest, self.offset, axis=1)
-        at = offset[row, cell]
-        is_there = at >= 0
-        self.score[row[is_there], (at + place - self.cells.start[cell])[is_there]] = -np.inf
 
 
 def make_cells(text: Floats, *, seed: int) -> Cells | None:

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
 from m6rec_udf.history import Behaviour, Profile
+from m6rec_udf.kernels.listing import said, strongest
 
 if TYPE_CHECKING:
     from m6rec_udf.candidates import Candidates
     from m6rec_udf.satisfaction import SatisfactionModel
 
 
-PAIRS_AT_ONCE = 1_000_000
 EVIDENCE = 3  # items of the history that an explanation names
 
 
@@ -26,88 +25,19 @@ def evidence_of(snapshot: Snapshot, profile: Profile, item: np.ndarray, row: np.
     Item-item weights and transitions speak first; where they are silent, the nearest text (cosine above 0.3).
 
     Args:
-        item: int ``[t]`` item_idx, -1 for items the build does not know.
-        row: int ``[t]`` the user of each item, ascending.
+        item: int64 ``[t]`` item_idx, -1 for items the build does not know.
+        row: int64 ``[t]`` the user of each item.
     """
-    first = np.searchsorted(profile.row, np.arange(profile.users + 1))
-    count = np.where(item >= 0, first[row + 1] - first[row], 0)
-    total = np.concatenate([[0], np.cumsum(count)])
-    best = np.full(len(item), -1)
-    start = 0
-    while start < len(item):
-        stop = max(start + 1, int(np.searchsorted(total, total[start] + PAIRS_AT_ONCE, "right")) - 1)
-        part = slice(start, stop)
-        best[part] = _strongest(snapshot, profile, item[part], first[row[part]], count[part])
-        start = stop
-    return best
-
-
-def _strongest(
-    snapshot: Snapshot, profile: Profile, item: np.ndarray, first: np.ndarray, count: np.ndarray
-) -> np.ndarray:
-    """item_idx of the evidence for each target item, -1 for none; its user's pairs start at ``first``."""
-    out = np.full(len(item), -1)
-    target, own, weight = _spoken(snapshot, profile, item, first, count)
-    if not len(target):
-        return out
-    begin = np.flatnonzero(np.diff(target, prepend=-1))
-    end = np.append(begin[1:], len(target))
-    rounded = np.round(weight, 9)
-    largest = np.repeat(np.maximum.reduceat(rounded, begin), end - begin)
-    is_best = np.flatnonzero(rounded == largest)
-    is_best = is_best[np.flatnonzero(np.diff(target[is_best], prepend=-1))]
-    speaks = is_best[weight[is_best] > 0]
-    out[target[speaks]] = profile.item[own[speaks]]
-    return out
+    own = profile.first, profile.item, profile.interest, profile.long_weight
+    return np.asarray(strongest(*own, row, item, *snapshot.linked, *snapshot.following, snapshot.text))
 
 
 def _speaking(snapshot: Snapshot, profile: Profile, item: int) -> list[tuple[int, float]]:
     """(item_idx, share) of the history items of one user that say most for an item; the first one as evidence_of."""
-    one, start = np.full(1, item), np.zeros(1, np.int64)
-    _, own, weight = _spoken(snapshot, profile, one, start, np.full(1, len(profile.item)))
-    total = weight[weight > 0].sum()
+    own = profile.item, profile.interest, profile.long_weight, item
+    weight = said(*own, *snapshot.linked, *snapshot.following, snapshot.text)
     order = np.argsort(-np.round(weight, 9), kind="stable")[:EVIDENCE]
-    return [(int(profile.item[own[at]]), float(weight[at] / total)) for at in order if weight[at] > 0]
-
-
-def _spoken(
-    snapshot: Snapshot, profile: Profile, item: np.ndarray, first: np.ndarray, count: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(target, own pair of the profile, what it says for the target), pairs of a target next to each other."""
-    target = np.repeat(np.arange(len(item)), count)
-    own = np.arange(len(target)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
-    keep = (profile.interest[own] > 0) & (profile.item[own] != item[target])
-    target, own = target[keep], own[keep]
-    if not len(target):
-        return target, own, np.zeros(0)
-    linked = _cells(snapshot.item_item, profile.item[own], item[target]) + _cells(
-        snapshot.transitions, profile.item[own], item[target]
-    )
-    weight = linked * profile.long_weight[own]
-    begin = np.flatnonzero(np.diff(target, prepend=-1))
-    end = np.append(begin[1:], len(target))
-    for at in np.flatnonzero(np.maximum.reduceat(weight, begin) <= 0).tolist():
-        a, b = begin[at], end[at]
-        cosine = snapshot.text[profile.item[own[a:b]]] @ snapshot.text[item[target[a]]]
-        weight[a:b] = np.where(cosine > 0.3, cosine * np.maximum(profile.long_weight[own[a:b]], 1e-9), 0.0)
-    return target, own, weight
-
-
-def _cells(matrix: sp.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Entries (row, column) of a CSR matrix by binary search inside the rows, 0 where nothing is stored."""
-    if not matrix.has_sorted_indices:
-        matrix.sort_indices()
-    if not matrix.nnz:
-        return np.zeros(len(row), matrix.dtype)
-    low, end = matrix.indptr[row].astype(np.int64), matrix.indptr[row + 1].astype(np.int64)
-    high, last = end.copy(), matrix.nnz - 1
-    for _ in range(int((end - low).max(initial=0)).bit_length()):
-        middle = (low + high) >> 1
-        less = (low < high) & (matrix.indices[np.minimum(middle, last)] < column)
-        high = np.where(less, high, middle)
-        low = np.where(less, middle + 1, low)
-    at = np.minimum(low, last)
-    return np.where((low < end) & (matrix.indices[at] == column), matrix.data[at], 0)
+    return [(int(profile.item[at]), float(weight[at] / weight.sum())) for at in order if weight[at] > 0]
 
 
 def explain(
@@ -130,7 +60,7 @@ def explain(
     The arguments are those of ``candidates.propose``: the candidates beside the item are part of its features, so the
     satisfaction is that of a list asked for in the same way.
     """
-    from m6rec_udf.candidates import propose
+    from m6rec_udf.candidates import SCORED, propose
     from m6rec_udf.ranking import FEATURES, features
 
     assert snapshot.model is not None
@@ -158,7 +88,8 @@ def explain(
         rows += [_row("feature", name, float(x[0, i]), None) for i, name in enumerate(FEATURES)]
     for name, bit in snapshot.settings["strategies"].items():
         if int(found.supporters[at]) >> bit & 1:
-            score = found.scores[name][at] if name in found.scores else _listed_score(snapshot, profile, name, item)
+            scored = name in SCORED
+            score = found.scores[SCORED.index(name), at] if scored else _listed_score(snapshot, profile, name, item)
             rows.append(_row("strategy", name, None if score is None else float(score), None))
     rows += [_row("evidence", snapshot.item_ids[at], share, None) for at, share in _speaking(snapshot, profile, item)]
     return rows
@@ -166,8 +97,6 @@ def explain(
 
 def _listed_score(snapshot: Snapshot, profile: Profile, name: str, item: int) -> float | None:
     """Raw score by a strategy whose list is not scored per user, as its SQL file defines it; None: only SQL knows."""
-    from m6rec_udf.candidates import buy_again_score
-
     if name in snapshot.settings.get("in_sql", ()):
         return None
     score = None
@@ -180,7 +109,7 @@ def _listed_score(snapshot: Snapshot, profile: Profile, name: str, item: int) ->
     elif name == "segment_popular":
         score = snapshot.segment_trend[int(profile.segment[0]), item]
     elif name == "buy_again":
-        score = buy_again_score(snapshot, profile)[profile.item == item].sum()
+        score = profile.buy_again[profile.item == item].sum()
     return None if score is None else float(score)
 
 
@@ -247,12 +176,11 @@ def _with_item(snapshot: Snapshot, profile: Profile, found: Candidates, item: in
     from m6rec_udf.candidates import Candidates, Scores
 
     at = int(np.searchsorted(found.item, item))
-    scores = Scores(snapshot, profile)
-    row, one = np.zeros(1, np.int64), np.full(1, item)
+    own = Scores(snapshot, profile).of_pairs(np.zeros(1, np.int64), np.full(1, item))
     return Candidates(
         np.zeros(len(found.row) + 1, np.int64),
         np.insert(found.item, at, item),
         np.insert(found.supporters, at, 0),
         np.insert(found.is_seen, at, False),
-        {name: np.insert(values, at, scores.of_pairs(name, row, one)) for name, values in found.scores.items()},
+        np.insert(found.scores, at, own[:, 0], axis=1),
     )

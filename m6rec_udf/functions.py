@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m6rec_udf import basket_lists
 from m6rec_udf.arrow import HISTORY, item_index, numbers, offsets_of, whole
 from m6rec_udf.comparisons import RESAMPLED
 from m6rec_udf.errors import CorruptError, ParameterError, UnknownNameError
@@ -123,7 +124,7 @@ def _requested(context: Context, request: tuple[Any, ...]) -> tuple[Snapshot, np
         allowed=mask_of(context, snapshot, domain[0].as_py(), among[0].as_py(), blocked[0].as_py()),
         exclude_seen=not snapshot.settings["repeats_allowed"] if exclude is None else exclude,
         at_least=int(k[0].as_py()),
-        extra=_extra(snapshot, whole(extra)),
+        extra=extra_of(snapshot, whole(extra)),
     )
     return snapshot, np.searchsorted(found.row, np.arange(behaviour.users + 1)).astype(np.int32), found, x
 
@@ -153,7 +154,8 @@ def _scored_type() -> Any:
     return pa.list_(pa.struct([*fields, ("satisfaction", pa.float64())]))
 
 
-def _extra(snapshot: Snapshot, lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def extra_of(snapshot: Snapshot, lists: pa.ListArray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(row, item, bit) of proposals computed beforehand, those of items that the build knows; None for none at all."""
     offsets, flat = offsets_of(lists)
     if not len(flat):
         return None
@@ -189,11 +191,10 @@ def candidates_of(
         found = propose(snapshot, profile, allowed=allowed, exclude_seen=exclude_seen, at_least=at_least, extra=own)
         xs.append(features(snapshot, profile, found))
         found.row = found.row + start
-        found.scores = {}
         parts.append(found)
     if not parts:
         nothing = np.zeros(0, np.int64)
-        return Candidates(nothing, nothing, nothing.astype(np.uint64), nothing.astype(bool), {}), np.zeros(
+        return Candidates(nothing, nothing, nothing.astype(np.uint64), nothing.astype(bool), nothing[None]), np.zeros(
             (0, len(FEATURES)), np.float32
         )
     joined = Candidates(
@@ -201,7 +202,7 @@ def candidates_of(
         np.concatenate([p.item for p in parts]),
         np.concatenate([p.supporters for p in parts]),
         np.concatenate([p.is_seen for p in parts]),
-        {},
+        np.concatenate([p.scores for p in parts], axis=1),
     )
     return joined, np.concatenate(xs)
 
@@ -265,7 +266,7 @@ def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., 
         from m6rec_udf.listing import Request, boost_of, drawn, lists_of
 
         if not len(version):
-            return pa.array([], _slot_type())
+            return pa.array([], slot_type())
         snapshot = of_version(context, version[0].as_py())
         wanted = k[0].as_py()
         request = Request(
@@ -283,18 +284,18 @@ def _make_lists(context: Context, *, everything: bool = False) -> Callable[..., 
             snapshot,
             behaviour_of(snapshot, whole(history), segment.to_pylist(), numbers(whole(asked_at), np.nan)),
             request,
-            weights=_weights(whole(weights))[None] if request.quotas is None else _weights_of_parts(whole(parts)),
+            weights=weights_by_bit(whole(weights))[None] if request.quotas is None else _weights_of_parts(whole(parts)),
             uniform=None
             if seeds[0] is None
             else drawn(seeds, user.to_pylist(), min(wanted, snapshot.n) * request.parts),
-            extra=_extra(snapshot, whole(extra)),
+            extra=extra_of(snapshot, whole(extra)),
         )
-        return _slot_lists(snapshot, found, len(version))
+        return slot_lists(snapshot, found, len(version))
 
     return m6_lists
 
 
-def _weights(lists: pa.ListArray) -> np.ndarray:
+def weights_by_bit(lists: pa.ListArray) -> np.ndarray:
     """Weight by strategy bit of each user, float64 ``[users, bits]``."""
     offsets, flat = offsets_of(lists)
     bit = numbers(flat.field("bit")).astype(np.int64)
@@ -314,11 +315,11 @@ def _quotas(parts: Any, domain: str | None) -> dict[str, float] | None:
 def _weights_of_parts(parts: pa.ListArray) -> np.ndarray:
     """Weight by strategy bit in each domain of the quotas, float64 ``[domains, users, bits]``."""
     offsets, flat = offsets_of(parts)
-    weights = _weights(flat.field("weights"))
+    weights = weights_by_bit(flat.field("weights"))
     return weights.reshape(len(offsets) - 1, -1, weights.shape[1]).transpose(1, 0, 2)
 
 
-def _slot_lists(snapshot: Snapshot, found: Lists, users: int) -> pa.ListArray:
+def slot_lists(snapshot: Snapshot, found: Lists, users: int) -> pa.ListArray:
     """Lines of lists as one Arrow list per user."""
     import pyarrow as pa
 
@@ -334,11 +335,12 @@ def _slot_lists(snapshot: Snapshot, found: Lists, users: int) -> pa.ListArray:
         pa.array(found.propensity, mask=np.isnan(found.propensity)),
         snapshot.arrow_ids.take(pa.array(found.because, mask=found.because < 0)),
     ]
-    lines = pa.StructArray.from_arrays(columns, fields=list(_slot_type().value_type))
+    lines = pa.StructArray.from_arrays(columns, fields=list(slot_type().value_type))
     return pa.ListArray.from_arrays(offsets.astype(np.int32), lines)
 
 
-def _slot_type() -> Any:
+def slot_type() -> Any:
+    """The Arrow type of SLOTS."""
     import pyarrow as pa
 
     return pa.list_(
@@ -397,7 +399,7 @@ def _make_explain(context: Context) -> Callable[..., Any]:
                     allowed=mask_of(context, snapshot, domain[at].as_py(), among[at].as_py(), blocked[at].as_py()),
                     exclude_seen=seen[at].as_py(),
                     at_least=int(k[at].as_py()),
-                    extra=_extra(snapshot, proposals.slice(at, 1)),
+                    extra=extra_of(snapshot, proposals.slice(at, 1)),
                 )
             )
         parts = [("part", pa.string()), ("name", pa.string()), ("value", pa.float64()), ("contribution", pa.float64())]
@@ -472,6 +474,7 @@ FUNCTIONS = (
     Function("m6_satisfaction", _make_satisfaction, ("BIGINT", "FLOAT[]"), "DOUBLE"),
     Function("m6_lists", _make_lists, LIST_REQUEST, SLOTS),
     Function("m6_standings", _make_standings, LIST_REQUEST, SLOTS),
+    Function("m6_basket_lists", basket_lists.make, basket_lists.PARAMETERS, SLOTS),
     Function(
         "m6_explain",
         _make_explain,

@@ -145,6 +145,20 @@ class Profile:
         """Distinct items per user."""
         return np.bincount(self.row, minlength=self.users)
 
+    @cached_property
+    def first(self) -> np.ndarray:
+        """Where each user's pairs start, int64 ``[users + 1]``."""
+        return np.searchsorted(self.row, np.arange(self.users + 1))
+
+    @cached_property
+    def buy_again(self) -> np.ndarray:
+        """Raw score of cand_buy_again for every pair, float64; 0: not proposed."""
+        rate = self.snapshot.column("repurchase_rate")[self.item]
+        rhythm = self.snapshot.column("repurchase_days")[self.item].astype(np.float64)
+        late = np.abs(self.last_days - np.where(np.isnan(rhythm), 0.1 * self.span, rhythm))
+        score = rate * np.log1p(self.events) * np.exp(-late / (np.nan_to_num(rhythm) + 0.1 * self.span))
+        return np.where(self.interest > 0, score, 0.0)
+
     def find(self, row: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position of (user, item) among the pairs, and whether it is there."""
         key = row.astype(np.int64) * self.snapshot.n + item

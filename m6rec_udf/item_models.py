@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 FACTORS = 64
 CLOSED_FORM_ITEMS = 6000
 ARTEFACTS = ("factors", "fold_in", "strength", "learned_users")
-MATRIX = tuple(f"item_item.{part}" for part in ("data", "indices", "indptr", "shape"))
+PARTS = ("data", "indices", "indptr", "shape")
+MATRIX = tuple(f"item_item.{part}" for part in PARTS)
+BASKETS = tuple(f"baskets.{part}" for part in PARTS)
 
 
 @dataclass
@@ -102,12 +104,13 @@ class TakenOver:
     def __init__(
         self, con: duckdb.DuckDBPyConnection, version: int, chosen: Settings, items: dict[str, Any], text: np.ndarray
     ) -> None:
-        parts = artefacts.read(con, version, [*ARTEFACTS, *MATRIX, "item_ids", "text"])
+        parts = artefacts.read(con, version, [*ARTEFACTS, *MATRIX, *BASKETS, "item_ids", "text"])
         self.chosen, self.items, self.text = chosen, items, text
         self.kept: dict[str, str] = {}
         self.folded_in = 0
         self._before = Factors(*(artefacts.from_npy(parts[name]) for name in ARTEFACTS))
         self._weights = matrix_of(parts, "item_item")
+        self._baskets = matrix_of(parts, "baskets") if chosen.baskets else None
         self._hashes = artefacts.hashes(con, version)
         ids = json.loads(bytes(parts["item_ids"]))
         self._place = places(ids, items["item_ids"])
@@ -149,6 +152,14 @@ class TakenOver:
         if from_users.any():
             weights = collaborative.joined(weights, collaborative.cosines(x, from_users), self.chosen.tail_weight)
         return with_new_items(x, weights, self.text, self.items) if from_text.any() else weights
+
+    def baskets(self) -> sp.csr_matrix:
+        """What goes together in baskets, as before; items that came since have no part in it."""
+        assert self._baskets is not None
+        if self._is_unmoved:
+            self.kept |= {name: self._hashes[name] for name in BASKETS}
+            return self._baskets
+        return _renumbered(self._baskets, self._place, self._place >= 0)
 
     def _made_anew(self, x: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
         """Masks of the items whose weights are made anew, from their users and from their text."""

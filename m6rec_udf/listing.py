@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from m6rec_udf.arrays import Snapshot
-from m6rec_udf.candidates import propose
+from m6rec_udf.candidates import Candidates, propose
 from m6rec_udf.errors import ParameterError
 from m6rec_udf.explain import evidence_of
 from m6rec_udf.history import Behaviour, Profile
+from m6rec_udf.kernels.listing import front_of, sort_front
 from m6rec_udf.logistic import sigmoid
 from m6rec_udf.quotas import plan, require_shares
-from m6rec_udf.ranking import Features
+from m6rec_udf.ranking import features
+from m6rec_udf.satisfaction import Columns
 from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, weights_of
 
 USERS_AT_ONCE = 128  # of one block: the products are full, what they work on stays in the processor's cache
@@ -245,7 +247,7 @@ def _ranked(
         extra=extra,
     )
     first = np.searchsorted(found.row, np.arange(profile.users + 1))
-    ranking = _Ranking(snapshot, Features(snapshot, profile, found), request, first)
+    ranking = _Ranking(snapshot, profile, found, request, first)
     lines = int(np.diff(first).max(initial=0)) if request.everything else request.k
     slots = mix_many(ranking.order, first, found.supporters, found.is_seen, weights, lines, uniform)
     item, satisfaction = found.item[slots.candidate], ranking.satisfaction(slots.candidate)
@@ -273,25 +275,23 @@ class _Ranking:
         order: candidate positions, user by user, best first.
     """
 
-    def __init__(self, snapshot: Snapshot, features: Features, request: Request, first: np.ndarray) -> None:
+    def __init__(
+        self, snapshot: Snapshot, profile: Profile, found: Candidates, request: Request, first: np.ndarray
+    ) -> None:
         assert snapshot.model is not None
-        self._model, self._features = snapshot.model, features
-        self._start, self._coefficient = snapshot.model.start(features)
-        self._satisfaction = np.full(len(features), np.nan)
+        self._snapshot, self._profile, self._found, self._model = snapshot, profile, found, snapshot.model
+        self._x = Columns(features(snapshot, profile, found))
+        self._start, self._coefficient = snapshot.model.start(self._x)
+        self._satisfaction = np.full(len(found.row), np.nan)
         is_rearranged = request.diversity > 0 or request.calibrated > 0
-        boost = None if request.boost is None else request.boost[features.found.item]
-        count = np.diff(first)
-        place = np.arange(int(count.max(initial=0)))
-        is_there = place < count[:, None]
-        behind = first[:-1, None] + place
+        boost = None if request.boost is None else request.boost[found.item]
+        front = self.order = np.arange(len(found.row))
         if not is_rearranged:
-            behind = _best_first(behind, is_there, _boosted(sigmoid(self._start), boost))
-        depth = len(place) if is_rearranged else FRONT
-        front, is_front = behind[:, :depth], is_there[:, :depth]
-        self.satisfaction(front[is_front])
-        front = np.sort(np.where(is_front, front, len(features)), axis=1)
-        front = _best_first(front, is_front, _boosted(self._satisfaction, boost))
-        self.order = np.concatenate([front, behind[:, depth:]], axis=1)[is_there]
+            everything = len(front)
+            sort_front(first, _boosted(sigmoid(self._start), boost), everything, self.order)
+        depth = len(front) if is_rearranged else FRONT
+        self.satisfaction(front_of(first, depth, self.order))
+        sort_front(first, _boosted(self._satisfaction, boost), depth, self.order)
         if is_rearranged:
             self.order = self._rearranged(request, first, _boosted(self._satisfaction, boost))
 
@@ -299,12 +299,12 @@ class _Ranking:
         """Calibrated satisfaction at candidate positions, float64."""
         missing = at[np.isnan(self._satisfaction[at])]
         if len(missing):
-            odds = self._model.with_trees(self._start, self._coefficient, self._features, missing, on=1)
+            odds = self._model.with_trees(self._start, self._coefficient, self._x, missing)
             self._satisfaction[missing] = sigmoid(odds)
         return np.asarray(self._satisfaction[at])
 
     def _rearranged(self, request: Request, first: np.ndarray, score: np.ndarray) -> np.ndarray:
-        snapshot, profile, item = self._features.snapshot, self._features.profile, self._features.found.item
+        snapshot, profile, item = self._snapshot, self._profile, self._found.item
         shares = category_shares(profile) if request.calibrated > 0 else []
         order = self.order.copy()
         for user, (a, b) in enumerate(itertools.pairwise(first.tolist())):
@@ -320,20 +320,3 @@ class _Ranking:
 
 def _boosted(satisfaction: np.ndarray, boost: np.ndarray | None) -> np.ndarray:
     return satisfaction if boost is None else satisfaction * boost
-
-
-def _best_first(position: np.ndarray, is_there: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Each line of positions ordered by the score at them, ties after rounding to 9 digits as they stand.
-
-    Args:
-        position: int ``[users, w]``.
-        is_there: bool ``[users, w]``, the others are filled up and go last.
-        score: float64 by position.
-    """
-    lines = np.full(position.shape, np.inf)
-    lines[is_there] = -np.round(score[position[is_there]], 9)
-    order = np.argsort(lines, axis=1)
-    ordered = np.take_along_axis(lines, order, 1)
-    tied = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1, where=np.isfinite(ordered[:, 1:])))
-    order[tied] = np.argsort(lines[tied], axis=1, kind="stable")  # rarely needed, and slower
-    return np.take_along_axis(position, order, 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m6rec_udf import models, moment, sql_strategies, training, tuning
+from m6rec_udf import basket_learning, models, moment, sql_strategies, training, tuning
 from m6rec_udf.event_log import read_log
 from m6rec_udf.fitting import Examples, Rows, join, no_rows
 from m6rec_udf.item_models import with_new_items
@@ -50,6 +50,9 @@ def examples(state: State, cells: Cells | None) -> Examples:
         if at == 0:
             x = moment.interactions(state.con, bound, snapshot.n, log, state.own)
             _choose_item_item(state, snapshot, x, until)
+            found, why = basket_learning.choose(snapshot, state.log, until, state.seed)
+            state.settings.baskets = found
+            state.decide_baskets(state.settings, why)
         state.clock("item models of past moments")
         extra, seed = sql_strategies.candidates_at(state, snapshot, bound), state.seed + at
         judges = outcomes[at]

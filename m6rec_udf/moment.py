@@ -43,6 +43,7 @@ class Settings:
         trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
             computed in memory.
+        baskets: how a basket is completed, see ``basket_learning.choose``; empty where baskets are not usual.
         columns: (name, dimensions, weight) of the parts of the items' vectors; empty: text alone.
         lightgbm: settings of the trees in place of ``fitting.PARAMETERS``.
         learned: from what the settings above and the satisfaction model were learned (``learned.basis``), and by
@@ -62,6 +63,7 @@ class Settings:
     trend_power: float = 0.5
     trend_column: str = "trend_short"
     in_sql: list[str] = field(default_factory=list)
+    baskets: dict[str, Any] = field(default_factory=dict)
     columns: list[list[Any]] = field(default_factory=list)
     lightgbm: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Any] = field(default_factory=dict)
@@ -225,6 +227,7 @@ def read_snapshot(
             "segments": segments,
             "trend_power": chosen.trend_power,
             "trend_column": chosen.trend_column,
+            "baskets": chosen.baskets,
         },
         item_ids=items["item_ids"],
         titles=items["titles"],

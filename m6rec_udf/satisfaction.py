@@ -10,17 +10,16 @@ import json
 import os
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from m6rec_udf.errors import NotBuiltError
+from m6rec_udf.forest import Forest
 from m6rec_udf.logistic import logit, sigmoid
 from m6rec_udf.ranking import FEATURES, PLACE
 from m6rec_udf.unseen import UnseenPart
-
-if TYPE_CHECKING:
-    from m6rec_udf.ranking import Features
 
 LINEAR_TRENDS = (
     "item_log_trend_very_short",
@@ -78,6 +77,11 @@ class Part:
     lean: float = 0.0
     _booster: Any = field(default=None, repr=False, compare=False)
 
+    @cached_property
+    def forest(self) -> Forest | None:
+        """The trees as serving asks them; None where only LightGBM can."""
+        return Forest.of(self.text)
+
     @property
     def trees(self) -> int:
         """Number of trees."""
@@ -96,21 +100,22 @@ class Part:
         columns = Columns(x)
         return np.asarray(self.start(columns, linear_rows(columns)) + self.trees_of(x))
 
-    def start(self, columns: Columns | Features, linear: np.ndarray) -> np.ndarray:
+    def start(self, columns: Columns, linear: np.ndarray) -> np.ndarray:
         """The raw score without the trees, float64 ``[r]``; ``linear`` are the linear_rows of the columns."""
         if not self.linear:
             return np.asarray(logit(np.full(len(columns), self.base_rate)) + _prior_score(columns))
         weight = np.asarray(self.linear)
         return np.asarray(weight[0] + (weight[1:, None] * linear).sum(axis=0))
 
-    def trees_of(self, x: np.ndarray, *, on: int | None = None) -> np.ndarray:
-        """What the trees add to the raw score, float64 ``[r]``; ``on`` so many threads, None: all that are free."""
-        booster = self.booster()
-        if booster is None or not len(x):
-            return np.zeros(len(x))
-        if on is None:
-            on = threads() if len(x) > MANY_ROWS else 1
-        return np.asarray(booster.predict(x, raw_score=True, num_threads=on), np.float64)
+    def trees_of(self, x: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+        """What the trees add to the raw score of the rows ``at`` of x (None: of all), float64."""
+        if self.forest is not None:
+            return self.forest.predict(x, at)
+        rows = x if at is None else x[at]
+        if not len(rows):
+            return np.zeros(0)
+        on = threads() if len(rows) > MANY_ROWS else 1
+        return np.asarray(self.booster().predict(rows, raw_score=True, num_threads=on), np.float64)
 
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
@@ -184,7 +189,7 @@ class SatisfactionModel:
             features=features,
         )
 
-    def mixture(self, x: np.ndarray | Columns | Features) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def mixture(self, x: np.ndarray | Columns) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Coefficient of each part's raw score and the offset: log-odds = offset + sum of coefficient * raw score.
 
         Between visits the parts ``new`` and ``session`` are mixed as (1 - c) and c = ``session_share`` and calibrated
@@ -208,7 +213,7 @@ class SatisfactionModel:
             offset[guest] = (1.0 - inside) * self.new.intercept + inside * self.session.intercept
         return coefficient, offset
 
-    def start(self, x: np.ndarray | Columns | Features) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def start(self, x: np.ndarray | Columns) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Log-odds without the trees, float64 ``[r]``, and the coefficient of each part's."""
         columns = _columns(x)
         coefficient, out = self.mixture(columns)
@@ -220,37 +225,30 @@ class SatisfactionModel:
         return out, coefficient
 
     def with_trees(
-        self,
-        start: np.ndarray,
-        coefficient: dict[str, np.ndarray],
-        columns: Columns | Features,
-        at: np.ndarray | None = None,
-        *,
-        on: int | None = None,
+        self, start: np.ndarray, coefficient: dict[str, np.ndarray], columns: Columns, at: np.ndarray | None = None
     ) -> np.ndarray:
         """Logit of the calibrated satisfaction, float64, of the rows ``at`` (None: of all) from what ``start`` gave."""
-        x = columns.matrix(at)
-        out = np.array(start if at is None else start[at])
+        rows = np.arange(len(columns)) if at is None else at
+        out = start[rows]
         for name, weight in coefficient.items():
-            part, mine = self.parts[name], weight if at is None else weight[at]
+            part, mine = self.parts[name], weight[rows]
             if isinstance(part, Part) and part.text:
                 own = np.flatnonzero(mine)
-                rows = x if len(own) == len(x) else x[own]
-                out[own] += mine[own] * part.trees_of(rows, on=on)
+                out[own] += mine[own] * part.trees_of(columns.x, rows[own])
         return out
 
-    def log_odds(self, x: np.ndarray | Features) -> np.ndarray:
+    def log_odds(self, x: np.ndarray) -> np.ndarray:
         """Logit of the calibrated satisfaction, float64 ``[r]``."""
         columns = _columns(x)
         return self.with_trees(*self.start(columns), columns)
 
-    def predict(self, x: np.ndarray | Features) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Calibrated satisfaction in (0, 1), float64 ``[r]``."""
         return sigmoid(self.log_odds(x))
 
 
 class Columns:
-    """A feature matrix ``[r, len(FEATURES)]`` read like ``ranking.Features``."""
+    """A feature matrix ``[r, len(FEATURES)]`` read by the names of its columns."""
 
     def __init__(self, x: np.ndarray) -> None:
         self.x = x
@@ -265,16 +263,12 @@ class Columns:
         """Columns of all rows, float32 ``[len(names), r]``."""
         return np.asarray(self.x[:, [PLACE[name] for name in names]].T)
 
-    def matrix(self, at: np.ndarray | None = None) -> np.ndarray:
-        """All columns of some rows; None: of all."""
-        return self.x if at is None else np.asarray(self.x[at])
 
-
-def _columns(x: np.ndarray | Columns | Features) -> Columns | Features:
+def _columns(x: np.ndarray | Columns) -> Columns:
     return Columns(x) if isinstance(x, np.ndarray) else x
 
 
-def _own_parts(columns: Columns | Features, among: Container[str]) -> dict[str, np.ndarray]:
+def _own_parts(columns: Columns, among: Container[str]) -> dict[str, np.ndarray]:
     """Which rows a part answers for, bool ``[r]`` by its name; inside a visit ``session`` joins ``new``."""
     left = np.ones(len(columns), bool)
     own = {}
@@ -317,7 +311,7 @@ def threads() -> int:
     return int(min(max(1, round(cores - others)), cores))
 
 
-def _prior_score(columns: Columns | Features) -> np.ndarray:
+def _prior_score(columns: Columns) -> np.ndarray:
     """Order where nothing could be learned: lately popular, near the front of the user's own lists."""
     score = 0.3 * np.nan_to_num(columns["item_log_trend_medium"].astype(np.float64))
     for name in ("covisitation", "item_item", "matrix_factorization", "semantic"):
@@ -326,7 +320,7 @@ def _prior_score(columns: Columns | Features) -> np.ndarray:
     return np.asarray(score - 2.0)
 
 
-def linear_rows(columns: Columns | Features) -> np.ndarray:
+def linear_rows(columns: Columns) -> np.ndarray:
     """Inputs of the logistic score: logs as they are, ranks as 1 / (5 + rank), logs of shares; 0 where unknown.
 
     Returns float64 ``[linear features, r]``.

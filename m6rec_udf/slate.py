@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m6rec_udf.kernels.listing import BLENDED_BIT, take_slots
+
 if TYPE_CHECKING:
     from m6rec_udf.history import Profile
-
-BLENDED_BIT = 0
 
 
 @dataclass
@@ -110,139 +110,9 @@ def mix_many(
         k: slots.
         uniform: float64 ``[users, k]`` in [0, 1), draws the strategy of each slot; None: deterministic.
     """
-    bits = np.flatnonzero((weights > 0).any(axis=0))
-    weights = weights[:, bits]
-    if not (weights > 0).any(axis=1).all():  # without weights the list is blended
-        bits, weights = _with_blended(bits, weights)
-    table = _upcoming(order, first, supporters, is_seen, bits, weights > 0, k)
-    chosen, taken = _take_slots(table, weights, k, uniform)
-    users = len(weights)
-    row, at = np.nonzero(chosen >= 0)
-    flags = np.left_shift(np.uint64(1), bits.astype(np.uint64))
-    candidate = order[first[row] + chosen[row, at]]
-    backing, eligible, pick, propensity = (part[row, at] for part in taken)
-    slots = Slots(
-        row,
-        candidate,
-        bits[pick],
-        (backing * flags).sum(axis=1, dtype=np.uint64),
-        (eligible * flags).sum(axis=1, dtype=np.uint64),
-        propensity,
-    )
-    full = np.minimum(k, np.diff(first))
-    short = np.flatnonzero(np.bincount(row, minlength=users) < full)
-    return _filled_up(slots, order, first, is_seen, short, k, uniform is not None) if len(short) else slots
-
-
-def _with_blended(bits: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same, all the weight on ``blended`` where a user has none."""
-    if BLENDED_BIT not in bits:
-        bits, weights = np.append(BLENDED_BIT, bits), np.column_stack([np.zeros(len(weights)), weights])
-    weights = weights.copy()
-    weights[~(weights > 0).any(axis=1), 0] = 1.0
-    return bits, weights
-
-
-def _upcoming(
-    order: np.ndarray,
-    first: np.ndarray,
-    supporters: np.ndarray,
-    is_seen: np.ndarray,
-    bits: np.ndarray,
-    is_weighted: np.ndarray,
-    k: int,
-) -> np.ndarray:
-    """Each strategy's own list: places in the user's order, int ``[users, bits, k + 2]``, -1 behind the last one.
-
-    k slots cannot use up more than k + 1 of them.
-    """
-    users = len(first) - 1
-    table = np.full((users, len(bits), k + 2), -1, np.int32)
-    fresh = np.flatnonzero(~is_seen[order])
-    row = np.repeat(np.arange(users), np.diff(first))[fresh]
-    own = (supporters[order[fresh]] >> bits.astype(np.uint64)[:, None]) & np.uint64(1) > 0
-    own[bits == BLENDED_BIT] = True
-    if not is_weighted.all():
-        own &= is_weighted[row].T
-    before = np.concatenate([np.zeros((len(bits), 1), np.int32), np.cumsum(own, axis=1, dtype=np.int32)], axis=1)
-    depth = before[:, :-1] - before[:, np.searchsorted(row, np.arange(users))][:, row]
-    column, at = np.nonzero(own & (depth <= k))
-    table[row[at], column, depth[column, at]] = (fresh - first[row])[at]
-    return table
-
-
-def _take_slots(
-    table: np.ndarray, weights: np.ndarray, k: int, uniform: np.ndarray | None
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """The strategy and the place of every slot.
-
-    Returns (place ``[users, k]``, -1 for none; (backing, eligible, both bool ``[users, k, bits]``, column of the
-    strategy, propensity, both ``[users, k]``)).
-    """
-    users, width, depth = table.shape
-    rows, line = np.arange(users), table.ravel()
-    at = np.arange(users * width).reshape(users, width) * depth  # where each strategy stands in its list
-    shown = np.zeros((users, int(table.max(initial=-1)) + 2), bool)  # the last column stands for the end of a list
-    flags, start = shown.ravel(), (rows * shown.shape[1])[:, None]
-    credit = np.zeros((users, width))
-    next_ones = np.full((users, k, width), -1)
-    chosen, pick = np.full((users, k), -1), np.zeros((users, k), np.int64)
-    for slot in range(k):
-        upcoming = line[at]
-        while (passed := flags[start + upcoming] & (upcoming >= 0)).any():
-            at += passed
-            upcoming = line[at]
-        is_left = upcoming >= 0
-        if not is_left.any():
-            break
-        live = weights * is_left
-        if uniform is None:
-            credit += live
-            best = np.where(is_left, np.round(credit, 9), -np.inf).argmax(axis=1)
-            credit[rows, best] -= np.cumsum(live, axis=1)[:, -1]
-        else:
-            reached = np.cumsum(live, axis=1)
-            hit = is_left & ((uniform[:, slot] * reached[:, -1])[:, None] < reached)
-            last = width - 1 - is_left[:, ::-1].argmax(axis=1)
-            best = np.where(hit.any(axis=1), hit.argmax(axis=1), last)
-        choice = upcoming[rows, best]
-        next_ones[:, slot], chosen[:, slot], pick[:, slot] = upcoming, choice, best
-        shown[rows, choice] = choice >= 0
-    eligible = next_ones >= 0
-    backing = eligible & (next_ones == chosen[:, :, None])
-    propensity = np.full((users, k), np.nan)
-    if uniform is not None:
-        backed, total = (np.cumsum(weights[:, None] * part, axis=2)[:, :, -1] for part in (backing, eligible))
-        propensity = backed / np.where(total > 0, total, 1.0)
-    return chosen, (backing, eligible, pick, propensity)
-
-
-def _filled_up(
-    slots: Slots, order: np.ndarray, first: np.ndarray, is_seen: np.ndarray, short: np.ndarray, k: int, is_drawn: bool
-) -> Slots:
-    """The same with what no weighted strategy proposed, best first, then seen items, where lists are too short."""
-    rows, candidates, bits = [slots.row], [slots.candidate], [slots.bit]
-    start = np.searchsorted(slots.row, np.arange(len(first)))
-    for user in short.tolist():
-        own = slots.candidate[start[user] : start[user + 1]]
-        line = order[first[user] : first[user + 1]]
-        left = line[~is_seen[line] & ~np.isin(line, own)]
-        more = np.concatenate([left, line[is_seen[line]]])[: k - len(own)]
-        rows.append(np.full(len(more), user))
-        candidates.append(more)
-        bits.append(np.where(is_seen[more], -1, BLENDED_BIT))
-    row, filled = np.concatenate(rows), sum(len(part) for part in rows[1:])
-    nothing = np.zeros(filled, np.uint64)
-    found = (
-        row,
-        np.concatenate(candidates),
-        np.concatenate(bits),
-        np.concatenate([slots.supporters, nothing]),
-        np.concatenate([slots.eligible, nothing]),
-        np.concatenate([slots.propensity, np.full(filled, 1.0 if is_drawn else np.nan)]),
-    )
-    by_user = np.argsort(row, kind="stable")
-    return Slots(*(column[by_user] for column in found))
+    drawn = np.zeros((0, 0)) if uniform is None else np.ascontiguousarray(uniform)
+    own = np.ascontiguousarray(weights, np.float64)
+    return Slots(*take_slots(order, first, supporters, is_seen, own, k, drawn, uniform is not None))
 
 
 def diversify(order: np.ndarray, score: np.ndarray, vectors: np.ndarray, diversity: float, depth: int) -> np.ndarray:

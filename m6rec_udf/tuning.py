@@ -8,9 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from m6rec_udf.arrays import Snapshot
-from m6rec_udf.candidates import SPARE, best_of_rows, fronts
+from m6rec_udf.candidates import SPARE
 from m6rec_udf.collaborative import LARGE, ease, head_items, item_item_parts, joined, top_per_row
 from m6rec_udf.event_log import Log
+from m6rec_udf.fronts import best_of_rows, fronts
 from m6rec_udf.history import Profile
 from m6rec_udf.item_models import CLOSED_FORM_ITEMS, item_item_weights
 from m6rec_udf.moment import Settings

@@ -12,7 +12,6 @@ from m6rec_udf.ranking import FEATURES, PLACE
 
 if TYPE_CHECKING:
     from m6rec_udf.fitting import Rows
-    from m6rec_udf.ranking import Features
     from m6rec_udf.satisfaction import Columns
 
 LEAST_SUCCESSES = 10  # fewer teach the level only
@@ -50,7 +49,7 @@ class UnseenPart:
         """Log of the item-item score; cosines of text part what is equal, float64 ``[r]``."""
         return np.asarray(self.contributions(x).sum(1))
 
-    def start(self, columns: Columns | Features) -> np.ndarray:
+    def start(self, columns: Columns) -> np.ndarray:
         """The same of named columns."""
         return np.asarray(sum(self._shares(columns["score_item_item"], columns["score_semantic"])))
 

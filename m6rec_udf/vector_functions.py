@@ -96,7 +96,8 @@ def _in_cells(snapshot: Snapshot, vector: np.ndarray, nearest: np.ndarray) -> tu
 
 def _nearest(snapshot: Snapshot, vector: np.ndarray, mask: np.ndarray | None, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(item_idx, cosine) of the k allowed items nearest to a vector, ties by item; through cells where there are."""
-    from m6rec_udf.candidates import SPARE, fronts
+    from m6rec_udf.candidates import SPARE
+    from m6rec_udf.fronts import fronts
 
     allowed = snapshot.is_known if mask is None else snapshot.is_known & mask
     cells = snapshot.cells

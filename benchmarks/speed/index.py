@@ -21,9 +21,9 @@ import duckdb
 import numpy as np
 from report import say, seconds_of
 
-from m6rec_udf.candidates import fronts
 from m6rec_udf.cells import Cells, make_cells
 from m6rec_udf.embed import unit
+from m6rec_udf.fronts import fronts
 
 K = 10
 Search = Callable[[np.ndarray], np.ndarray]

@@ -1,6 +1,7 @@
 -- one row per (basket, item) that would go into the baskets of a table (basket, items, user_id or NULL), best first
---   the basket is behaviour of this moment: it stands behind the customer's history, where there is one, and the list is
---   what would come next; what is in the basket already is left out, what was bought earlier is not
+--   by what was taken together before, what is in demand, and what the customer has taken before; a basket of which the
+--   build has learned nothing is behaviour of this moment, behind the customer's history, and the list is what would
+--   come next; what is in the basket already is left out, what was bought earlier is not
 create or replace macro m6.complete_baskets(
     baskets_table,
     k := 10,
@@ -71,10 +72,11 @@ listed as (
         p.basket,
         p.items,
         unnest(
-            m6_lists(
+            m6_basket_lists(
                 a.model_version,
-                p.basket,
                 p.segment,
+                p.earlier,
+                p.items,
                 list_concat(
                     p.earlier,
                     list_transform(
@@ -93,13 +95,7 @@ listed as (
                 n.allowed,
                 n.blocked,
                 n.boosted,
-                false,
-                cast(k + (select coalesce(max(len(items)), 0) from baskets) as integer),
-                0.0,
-                0.0,
-                null,
-                null,
-                null
+                cast(k + (select coalesce(max(len(items)), 0) from baskets) as integer)
             )
         ) as slot
     from placed as p

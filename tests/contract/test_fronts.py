@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,107 +11,102 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from m6rec_udf import candidates, listing
-from m6rec_udf.candidates import SHUT, Scores, Shut, best_of_rows, fronts
+from m6rec_udf.arrays import Snapshot
+from m6rec_udf.candidates import Scores
 from m6rec_udf.cells import Cells
-from m6rec_udf.ranking import FEATURES, Features, features
+from m6rec_udf.fronts import best_of_rows
+from m6rec_udf.kernels import proposing
+from m6rec_udf.ranking import features
+from m6rec_udf.satisfaction import Columns
 from m6rec_udf.slate import mix_many, weights_of
 
 
-def shut_of(snapshot, profile, scores, mask):
-    scores.marks.reshape(profile.users, -1)[:] = (~mask).view(np.uint8)
-    scores.marks[profile.pair_key] |= candidates.SEEN
-    return Shut(mask, profile.row, profile.item, scores.marks, SHUT | candidates.SEEN)
+def nothing_barred(users):
+    return np.zeros(users + 1, np.int64), np.zeros(0, np.int64)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_factors_by_length_find_what_the_whole_product_finds(world, monkeypatch, chunk):
-    monkeypatch.setattr(candidates, "WIDE", 9)
-    monkeypatch.setattr(candidates, "CHUNK", chunk)
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_the_search_by_length_finds_what_the_whole_product_finds(world, exclude_seen):
+    """Of each strategy with vectors, the best items of all products."""
     profile = world.profile(list(world.users.values()))
     snapshot, scores = world.snapshot, Scores(world.snapshot, profile)
-    mask = snapshot.is_known & (np.arange(snapshot.n) % 5 > 0)
-    shut = shut_of(snapshot, profile, scores, mask)
-    front = candidates._front_by_length(snapshot, scores.left["matrix_factorization"], shut)
-    got = best_of_rows(*front, scores.of_pairs("matrix_factorization", *front), profile.users, 5)
+    mask = np.arange(snapshot.n) % 5 > 0
+    found = candidates.propose(snapshot, profile, allowed=mask, exclude_seen=exclude_seen, at_least=0)
     row, item = (part.ravel() for part in np.indices((profile.users, snapshot.n)))
-    every = scores.of_pairs("matrix_factorization", row, item)
-    every[~shut.is_open(row * snapshot.n + item)] = 0
-    want = best_of_rows(row, item, every, profile.users, 5)
-    assert len(want[0]) > 3 * profile.users
-    assert list(zip(*got, strict=True)) == list(zip(*want, strict=True))
+    every = scores.of_pairs(row, item)
+    every[:, ~(mask & snapshot.is_known)[item]] = 0
+    seen = np.isin(row * snapshot.n + item, profile.pair_key)
+    for name, score in zip(candidates.SCORED, every, strict=True):
+        score[seen & (exclude_seen or name == "semantic")] = 0
+        want = best_of_rows(row, item, score, profile.users, candidates.PER_STRATEGY)
+        bit = np.uint64(snapshot.settings["strategies"][name])
+        mine = (found.supporters >> bit) & np.uint64(1) > 0
+        got = set(zip(found.row[mine].tolist(), found.item[mine].tolist(), strict=True))
+        assert got == set(zip(*(part.tolist() for part in want), strict=True)), name
+        assert len(got) > 3 * profile.users
 
 
-def test_a_short_search_ends_where_nothing_longer_can_follow(world, monkeypatch):
-    """One item as long as all others together: its like is all that is looked at."""
-    profile = world.profile([world.users[user] for user in world.some_users(2, 4)])
-    snapshot = replace(world.snapshot, factors=world.snapshot.factors.copy())
-    left = Scores(snapshot, profile).left["matrix_factorization"]
-    liked = int(np.argmax((left @ snapshot.factors.T).min(axis=0) * snapshot.is_known))
-    assert (left @ snapshot.factors[liked] > 0).all()
-    snapshot.factors[liked] *= 1e6
-    monkeypatch.setattr(candidates, "WIDE", 1)
-    monkeypatch.setattr(candidates, "CHUNK", 2)
-    scores = Scores(snapshot, profile)
-    nothing = profile.row[:0]
-    shut = Shut(snapshot.is_known, nothing, nothing, scores.marks, 0)
-    row, item = candidates._front_by_length(snapshot, left, shut)
-    assert len(row) <= 2 * profile.users
-    assert {(user, liked) for user in range(profile.users)} <= set(zip(row.tolist(), item.tolist(), strict=True))
-
-
+@pytest.mark.parametrize("dimensions", [4, 40])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_search_by_length_is_exact_and_short(seed, monkeypatch):
+def test_the_search_by_length_is_exact(seed, dimensions):
+    """What is skipped by its length, or by that of its first dimensions, is not among the best."""
     generator = np.random.default_rng(seed)
-    n, users = 3000, 20
-    vectors = generator.normal(size=(n, 4)) * (1 + np.arange(n))[:, None] ** -0.4
-    length = np.linalg.norm(vectors, axis=1)
-    order = np.argsort(-length, kind="stable")
-    place = np.empty(n, np.int64)
-    place[order] = np.arange(n)
-    by_length = order, vectors[order].astype(np.float32), length[order].astype(np.float32)
-    snapshot = SimpleNamespace(n=n, factors_by_length=by_length, place_by_length=place)
-    left = generator.normal(size=(users, 4)).astype(np.float32)
-    row, item = np.repeat(np.arange(users), 30), generator.integers(0, 200, 30 * users)
-    mask = generator.random(n) < 0.8
-    monkeypatch.setattr(candidates, "CHUNK", 60)
-    monkeypatch.setattr(candidates, "WIDE", 40)
-    looked_at: list[int] = []
-
-    def counted(scores, wide):
-        looked_at.append(scores.size)
-        return fronts(scores, wide)
-
-    monkeypatch.setattr(candidates, "fronts", counted)
-    found = candidates._front_by_length(snapshot, left, Shut(mask, row, item, np.zeros(0, np.uint8), 0))
-    scores = left @ vectors.T.astype(np.float32)
-    scores[:, ~mask] = -np.inf
-    scores[row, item] = -np.inf
-    best = np.argsort(-scores, axis=1)[:, :40]
-    assert {(user, i) for user in range(users) for i in best[user].tolist()} <= set(
-        zip(*(part.tolist() for part in found), strict=True)
+    n, users, k = 9000, 7, 40
+    factors = generator.normal(size=(n, dimensions)) * (1 + np.arange(n))[:, None] ** -0.4
+    factors *= 0.9 ** np.arange(dimensions)
+    factors = factors[generator.permutation(n)].astype(np.float32)
+    trend = generator.uniform(0.5, 2, n).astype(np.float32)
+    known = generator.random(n) < 0.9
+    by_length = Snapshot.factors_by_length.func(
+        SimpleNamespace(n=n, factors=factors, trend_factor=trend, is_known=known)
     )
-    assert sum(looked_at) < users * n / 2
+    left = generator.normal(size=(users, dimensions)).astype(np.float32)
+    mask = known & (generator.random(n) < 0.8)
+    seen = np.sort(generator.integers(0, n, (users, 30)))
+    found = proposed_by_factors(left, factors, trend, mask, seen, by_length, k)
+    score = np.maximum(left.astype(np.float64) @ factors.T, 0) * trend
+    score[:, ~mask] = 0
+    np.put_along_axis(score, seen, 0, axis=1)
+    for user in range(users):
+        want = np.argsort(-score[user])[:k]
+        got = found.item[found.row == user]
+        assert len(got) == k
+        assert set(got) == set(want) or np.isclose(score[user, list(set(got) ^ set(want))], score[user, want[-1]]).all()
 
 
-def test_cells_give_the_scores_of_their_items_and_leave_out_what_is_shut():
+def proposed_by_factors(left, factors, trend, mask, seen, by_length, k):
+    """The kernel's answer where nothing but factors is asked."""
+    users, n = len(left), len(factors)
+    no_row, no_item = np.zeros(n + 1, np.int64), (np.zeros(0, np.int32), np.zeros(0, np.float32))
+    nobody = nothing_barred(users)
+    one = np.zeros((n, 1), np.float32)
+    bits = np.full(9, -1)
+    bits[proposing.FACTORS] = 3
+    weight = np.zeros(seen.size)
+    own = (np.arange(users + 1) * seen.shape[1], seen.ravel(), weight, weight, weight, np.full(users, -1))
+    near = np.zeros((users, 0), np.int64), np.zeros(users, np.int64)
+    order = np.arange(n)
+    lists = (order, order, order, np.zeros(1, np.int64), np.zeros(0, np.int64))
+    found = proposing.proposed(
+        *own, *nobody, *nobody, nobody[1], mask, no_row, *no_item, no_row, *no_item, trend, left, factors, *by_length,
+        one[:users], one, *near, *lists, bits, True, 0, k, *proposing.workspace(n),
+    )  # fmt: skip
+    return candidates.Candidates(*found)
+
+
+def test_cells_give_the_scores_of_their_items():
     generator = np.random.default_rng(0)
     text = generator.normal(size=(300, 8)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     cells = Cells(text[:12], *_grouped(np.argmax(text @ text[:12].T, axis=1)))
     left = generator.normal(size=(5, 8)).astype(np.float32)
     nearest = np.argsort(-left @ cells.centres.T, axis=1)[:, :4]
-    mask = generator.random(300) < 0.7
-    lines = cells.scan(left, nearest, text[cells.order], mask)
-    place = np.empty(300, np.int64)
-    place[cells.order] = np.arange(300)
-    lines.close(np.array([0, 3]), place[[17, 17]])
+    lines = cells.scan(left, nearest, text[cells.order])
     for row in range(5):
         inside = np.concatenate([cells.order[cells.start[c] : cells.start[c + 1]] for c in nearest[row]])
         column = np.arange(len(inside))
         assert lines.item(np.full(len(inside), row), column).tolist() == inside.tolist()
-        is_open = mask[inside] & ~((inside == 17) & (row in (0, 3)))
-        np.testing.assert_allclose(lines.score[row, column][is_open], (text[inside] @ left[row])[is_open], atol=1e-5)
-        assert not np.isfinite(lines.score[row, column][~is_open]).any()
+        np.testing.assert_allclose(lines.score[row, column], text[inside] @ left[row], atol=1e-5)
         assert not np.isfinite(lines.score[row, len(inside) :]).any()
 
 
@@ -120,30 +115,10 @@ def _grouped(cell):
     return order, np.searchsorted(cell[order], np.arange(13)).astype(np.int32)
 
 
-ALONE = (  # only trees read them: there is no column of all candidates
-    "pair_popularity_gap",
-    "pair_price_gap",
-    "pair_brand_share",
-    "pair_last_share",
-    "pair_repurchase_phase",
-)
-
-
-def test_columns_of_features_are_those_of_the_matrix(world):
-    profile, found = world.in_memory(world.some_users(6, 12))
-    x = features(world.snapshot, profile, found)
-    names = tuple(name for name in FEATURES if name not in ALONE)
-    columns = Features(world.snapshot, profile, found).columns(names)
-    np.testing.assert_array_equal(columns, x[:, [FEATURES.index(name) for name in names]].T)
-    at = np.random.default_rng(0).permutation(len(x))[:50]
-    np.testing.assert_array_equal(Features(world.snapshot, profile, found).matrix(at), x[at])
-
-
 def test_satisfaction_is_what_the_trees_add_to_where_they_start(world):
     profile, found = world.in_memory(world.some_users(7, 12))
-    model, own = world.snapshot.model, Features(world.snapshot, profile, found)
-    whole = model.log_odds(own.matrix())
-    np.testing.assert_allclose(model.log_odds(own), whole, atol=1e-9)
+    model, own = world.snapshot.model, Columns(features(world.snapshot, profile, found))
+    whole = model.log_odds(own.x)
     at = np.random.default_rng(1).permutation(len(whole))[:40]
     np.testing.assert_allclose(model.with_trees(*model.start(own), own, at), whole[at], atol=1e-9)
 
@@ -162,7 +137,7 @@ def test_the_trees_order_the_front_and_the_rest_follows(world, monkeypatch):
     users = world.some_users(8, 10)
     got = lists(world, users, listing.Request(k=20, exclude_seen=False), {0: 1.0})
     profile, found = world.in_memory(users, at_least=20)
-    own, model = Features(world.snapshot, profile, found), world.snapshot.model
+    own, model = features(world.snapshot, profile, found), world.snapshot.model
     start, satisfaction = np.round(model.start(own)[0], 9), model.predict(own)
     moved = 0
     for row in range(len(users)):

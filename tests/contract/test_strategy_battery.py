@@ -93,7 +93,8 @@ def test_k_larger_than_the_catalogue(world, strategy, monkeypatch):
     for row, user in enumerate(users):
         listed = {item: score for item, score in expected.get(user, {}).items() if world.snapshot.is_known[item]}
         got = proposed_by(world.snapshot, found, strategy, row)
-        raw = found.scores.get(strategy, np.full(len(found.item), np.inf))
+        scored = strategy in candidates.SCORED
+        raw = found.scores[candidates.SCORED.index(strategy)] if scored else np.full(len(found.item), np.inf)
         mine = found.row == row
         here = dict(zip(found.item[mine].tolist(), raw[mine].tolist(), strict=True))
         nothing = 1e-5 * max(map(abs, listed.values()), default=0)  # a score of 0 may fall on either side

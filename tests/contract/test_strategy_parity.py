@@ -8,7 +8,8 @@ import shop_world
 from strategy_world import STRATEGIES, Scores, World, assert_top, proposed_by
 
 from m6rec_udf import candidates, models
-from m6rec_udf.ranking import _share
+from m6rec_udf.candidates import Candidates
+from m6rec_udf.ranking import PLACE, features
 
 IN_MEMORY = [name for name in STRATEGIES if name != "social"]
 SCORED = {"covisitation": 1e-5, "item_item": 1e-5, "matrix_factorization": 1e-5, "semantic": 1e-5}
@@ -41,20 +42,23 @@ def test_same_raw_scores(world, strategy):
     for row, listed in enumerate(world.in_sql(strategy, users).get(user, {}) for user in users):
         items = np.asarray(sorted(listed), np.int64)
         want = np.asarray([listed[i] for i in items.tolist()])
-        got = scores.of_pairs(strategy, np.full(len(items), row), items)
+        got = scores.of_pairs(np.full(len(items), row), items)[candidates.SCORED.index(strategy)]
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max(initial=0))
 
 
 @pytest.mark.parametrize("strategy", SCORED)
-def test_the_two_ways_to_a_score_agree(world, strategy):
-    """Of the whole catalogue (to propose) and of pairs (as a feature)."""
+def test_scores_of_pairs_are_products_of_the_whole_catalogue(world, strategy):
     users = world.some_users(5, 10)
-    scores = Scores(world.snapshot, world.profile([world.users[user] for user in users]))
-    whole = scores.sparse[strategy].toarray() if strategy in scores.sparse else scores.dense(strategy)
+    snapshot, profile = world.snapshot, world.profile([world.users[user] for user in users])
+    scores, trend = Scores(snapshot, profile), snapshot.trend_factor
+    whole = {
+        "covisitation": (profile.short @ snapshot.transitions).toarray,
+        "item_item": lambda: (profile.long @ snapshot.item_item).toarray() * trend,
+        "matrix_factorization": lambda: np.maximum(scores.factors @ snapshot.factors.T, 0) * trend,
+        "semantic": lambda: scores.text @ snapshot.text.T,
+    }[strategy]()
     row, item = (part.ravel() for part in np.indices(whole.shape))
-    pairs = scores.of_pairs(strategy, row, item).reshape(whole.shape)
-    if strategy == "matrix_factorization":
-        whole = np.maximum(whole, 0)
+    pairs = scores.of_pairs(row, item)[candidates.SCORED.index(strategy)].reshape(whole.shape)
     np.testing.assert_allclose(pairs, whole, rtol=1e-5, atol=1e-6)
 
 
@@ -64,9 +68,7 @@ def test_same_buy_again_scores(worlds):
     profile = world.profile([world.users[user] for user in users])
     got = {
         (users[row], item): score
-        for row, item, score in zip(
-            profile.row, profile.item, candidates.buy_again_score(world.snapshot, profile), strict=True
-        )
+        for row, item, score in zip(profile.row, profile.item, profile.buy_again, strict=True)
         if score > 0
     }
     want = {
@@ -152,7 +154,8 @@ def test_shares_equal_feat_user_category_and_brand(world, label):
     users = world.some_users(8, 15)
     profile = world.profile([world.users[user] for user in users])
     row, item = (part.ravel() for part in np.indices((len(users), world.snapshot.n)))
-    got = _share(profile, getattr(world.snapshot, label), row, item)
+    nothing = np.zeros(len(row), np.uint64), np.zeros(len(row), bool), np.zeros((4, len(row)), np.float32)
+    got = features(world.snapshot, profile, Candidates(row, item, *nothing))[:, PLACE[f"pair_{label}_share"]]
     sql = (
         f"select u.user_idx, i.item_idx, coalesce(s.share, 0) from m6.stg_users as u cross join m6.stg_items as i "
         f"left join m6.feat_user_{label} as s on s.user_idx = u.user_idx and s.{label} = i.{label} "
@@ -195,14 +198,13 @@ def test_live_behaviour_moves_both_the_same_way(tmp_path, built_file, worlds, st
         con.close()
     assert len(profile.item) > len(before.item) or profile.events.sum() > before.events.sum()
     if strategy == "buy_again":
-        got = dict(
-            zip(profile.item.tolist(), candidates.buy_again_score(world.snapshot, profile).tolist(), strict=True)
-        )
+        got = dict(zip(profile.item.tolist(), profile.buy_again.tolist(), strict=True))
         items = sorted(listed)
         values = np.asarray([got[i] for i in items])
     else:
         items = sorted(i for i in listed)
         scores = Scores(world.snapshot, profile)
-        values = scores.of_pairs(strategy, np.zeros(len(items), np.int64), np.asarray(items))
+        values = scores.of_pairs(np.zeros(len(items), np.int64), np.asarray(items, np.int64))
+        values = values[candidates.SCORED.index(strategy)]
     want = np.asarray([listed[i] for i in items])
     np.testing.assert_allclose(values, want, rtol=2e-5, atol=2e-5 * np.abs(want).max())

@@ -23,7 +23,7 @@ def user_vector(con: duckdb.DuckDBPyConnection, user: str) -> np.ndarray:
     snapshot = of_version(context_of(con), 1)
     table = con.sql("select segment, history from m6.user_history([$user])", params={"user": user}).to_arrow_table()
     behaviour = behaviour_of(snapshot, table["history"].combine_chunks(), table["segment"].to_pylist())
-    return Scores(snapshot, Profile(snapshot, behaviour)).left["semantic"][0]
+    return Scores(snapshot, Profile(snapshot, behaviour)).text[0]
 
 
 def seen(con: duckdb.DuckDBPyConnection, user: str, k: int = 1000) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "sentence_transformers", "transformers", "lightgbm", "polars", "pandas", "sklearn")
-HEAVY += ("pyspark", "py4j", "sqlglot")
+HEAVY += ("pyspark", "py4j", "sqlglot", "numba")
 
 
 def modules_after(code: str) -> set[str]:
@@ -26,6 +26,11 @@ def test_import_loads_nothing_heavy(module: str) -> None:
     loaded = modules_after(f"import {module}")
     assert "m6rec_udf" in loaded
     assert loaded.isdisjoint(HEAVY), f"import {module} loaded {sorted(loaded & set(HEAVY))}"
+
+
+def test_a_connection_waits_for_no_trees_and_no_compiler() -> None:
+    loaded = modules_after("import m6rec_udf\nm6rec_udf.connect(':memory:')")
+    assert loaded.isdisjoint(("lightgbm", "numba", "torch", "pandas"))
 
 
 def test_the_probe_sees_a_heavy_import() -> None:
