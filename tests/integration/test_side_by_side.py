@@ -104,7 +104,7 @@ def test_adopting_is_one_audited_statement_that_later_builds_keep(shop):
     "verb", [m6.use_satisfaction, lambda con, name: m6.compare_satisfaction(con, functions=[name])]
 )
 def test_an_unknown_function_is_refused(reader, verb):
-    with pytest.raises(UnknownNameError, match=r"(?s)'happy', expected one of click, graded.*Hint: "):
+    with pytest.raises(UnknownNameError, match=r"(?s)'happy', expected one of click, dwell, graded.*Hint: "):
         verb(reader, "happy")
 
 
