@@ -230,7 +230,7 @@ class Snapshot:
     def factors_by_length(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Known items, the longest vectors (factors times trend) first.
 
-        Returns (item_idx; their factors; the lengths; the first dimensions of the vectors, the largest ones; the
+        Returns (item_idx; the vectors; their lengths; the first dimensions of the vectors, the largest ones; the
         lengths of what is behind these).
         """
         vectors = self.factors * self.trend_factor[:, None]
@@ -239,7 +239,7 @@ class Snapshot:
         order = order[self.is_known[order] & (length[order] > 0)]
         head, tail = vectors[order, :HEAD], vectors[order, HEAD:]
         lengths = length[order].astype(np.float32), np.sqrt((tail * tail).sum(1)).astype(np.float32)
-        parts = np.ascontiguousarray(self.factors[order]), np.ascontiguousarray(head)
+        parts = np.ascontiguousarray(vectors[order], np.float32), np.ascontiguousarray(head, np.float32)
         return order, parts[0], lengths[0], parts[1], lengths[1]
 
     def segment_order(self, segment: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from m6rec_udf.kernels import proposing
 
 PER_STRATEGY = 60
 SPARE = 40  # looked at beyond the k best where products are rounded, so that ties after rounding are all seen
+SCORES_AT_ONCE = 20_000_000  # of users and all items, at four bytes each
 WIDER = 4  # times as many cells where too few items are open
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 STRATEGIES = (*SCORED, "popular", "trending", "fresh", "segment_popular", "buy_again")  # in the order of the kernel
@@ -173,14 +174,17 @@ def _near(
 
     A matrix product and a matrix-vector product differ in the last bits: they only select a front with a margin.
     """
-    if snapshot.cells is None:
-        one_cell = np.zeros((profile.users, 1), np.int64), np.asarray([0, snapshot.n], np.int32), snapshot.every_item
-        pairs = profile.first, profile.item
-        return _nearest(snapshot, vectors @ snapshot.text.T, one_cell, vectors, mask, pairs, persons)[:2]
-    cells = snapshot.cells
-    order = np.argsort(-proposing.products(vectors, cells.centres), axis=1, kind="stable")
     near, found = np.zeros((profile.users, PER_STRATEGY), np.int64), np.zeros(profile.users, np.int64)
-    asked, probed = np.flatnonzero(vectors.any(axis=1)), cells.probed
+    asked, cells = np.flatnonzero(vectors.any(axis=1)), snapshot.cells
+    if cells is None:
+        start, at_once = np.asarray([0, snapshot.n], np.int32), max(1, SCORES_AT_ONCE // max(snapshot.n, 1))
+        for some in (asked[a : a + at_once] for a in range(0, len(asked), at_once)):
+            every = np.zeros((len(some), 1), np.int64), start, snapshot.every_item
+            own = (vectors[some], mask, _of(some, profile.first, profile.item), _of(some, *persons))
+            near[some], found[some], _ = _nearest(snapshot, vectors[some] @ snapshot.text.T, every, *own)
+        return near, found
+    order = np.argsort(-proposing.products(vectors, cells.centres), axis=1, kind="stable")
+    probed = cells.probed
     while len(asked):
         nearest = np.ascontiguousarray(order[asked, :probed])
         line = cells.scan(vectors[asked], nearest, snapshot.text_in_cells).score

@@ -28,8 +28,7 @@ from m6rec_udf.ranking import features
 from m6rec_udf.satisfaction import Columns
 from m6rec_udf.slate import calibrate, category_shares, diversify, drawn, mix_many, weights_of
 
-USERS_AT_ONCE = 128  # of one block: the products are full, what they work on stays in the processor's cache
-PAIRS_AT_ONCE = 20_000_000  # of a block's users and all items, at a byte each
+USERS_AT_ONCE = 512  # of one block: users who look into the same cells read them once
 FRONT = 150  # candidates of a user that the trees order
 GREATEST_BOOST = 1e30  # a score times it is still a number that float32 holds
 LONGEST = 1_000_000  # lines that one list may be asked for
@@ -151,7 +150,7 @@ def lists_of(
         extra: (row, item, bit) of candidates computed beforehand.
     """
     request = replace(request, k=min(request.k, snapshot.n))
-    step = min(USERS_AT_ONCE, max(1, PAIRS_AT_ONCE // max(snapshot.n, 1)))
+    step = USERS_AT_ONCE
 
     def block(start: int) -> Lists:
         stop = min(start + step, behaviour.users)

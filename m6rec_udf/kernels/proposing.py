@@ -22,7 +22,7 @@ from m6rec_udf.kernels.compiled import (
 DIGITS = 100_000  # scores are compared after rounding to so many parts of the user's best one
 MARGIN = 1e-5  # of the largest score: wider than the rounding of a product
 BINS = 1024
-FIRST = 1024  # item vectors looked at first, the longest ones
+FIRST = 2048  # item vectors looked at first, the longest ones
 WIDTH = 128  # more than any bit
 SHUT, SEEN, TOUCHED = 1, 2, 4  # marks of an item: not to be proposed, in the user's history, said something about
 NOBODY = 127  # in place of a strategy's bit
@@ -115,7 +115,7 @@ def _add_up(first, last, pair_item, weight, indptr, indices, data, total, marks,
 
 
 @compiled()
-def _by_length(left, user, order, vectors, length, head, tail, trend, mask, marks, reasons, k, value, item, bins, out):
+def _by_length(left, user, order, vectors, length, head, tail, mask, marks, reasons, k, value, item, bins, out):
     """The k items whose vectors, times their trend, have the largest products with the user's.
 
     The longest vectors come first: no product is larger than that of the lengths, so the search ends where that
@@ -132,12 +132,12 @@ def _by_length(left, user, order, vectors, length, head, tail, trend, mask, mark
     while reach > 0 and start < len(order):
         stop = min(2 * start + FIRST, len(order))
         for at in range(start, stop):
-            own = order[at]
             if bound > 0 and _dot_of_first(left, user, head, at) + rest * tail[at] < bound:
                 continue
-            if mask[own] and not marks[own] & reasons:
-                score = max(_dot(left, user, vectors, at), np.float32(0)) * trend[own]
-                if score >= TINY and score >= bound:
+            score = _dot(left, user, vectors, at)
+            if score >= TINY and score >= bound:
+                own = order[at]
+                if mask[own] and not marks[own] & reasons:
                     value[count], item[count] = score, own
                     largest = max(largest, score)
                     count += 1
@@ -466,7 +466,6 @@ def proposed(
                 length,
                 head,
                 tail,
-                trend,
                 mask,
                 marks,
                 reasons,

@@ -212,3 +212,13 @@ def test_products_get_their_threads_back_when_the_last_batch_is_done():
             assert threads() == {1}
         assert threads() == within
     assert threads() == before
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+def test_users_are_compared_with_all_texts_a_few_at_a_time(world, monkeypatch, at_once):
+    profile = world.profile([world.users[user] for user in world.some_users(11, 12)])
+    whole = candidates.propose(world.snapshot, profile)
+    monkeypatch.setattr(candidates, "SCORES_AT_ONCE", at_once * world.snapshot.n)
+    parts = candidates.propose(world.snapshot, profile)
+    for name in ("row", "item", "supporters"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
