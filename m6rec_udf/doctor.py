@@ -77,7 +77,7 @@ def findings(con: duckdb.DuckDBPyConnection, *, checked_at: dt.datetime | None =
         hint = "open the file with m6rec_udf.connect(path)"
         return [Finding("installed", FAIL, "the database has no m6rec tables", hint)]
     as_of = _built_as_of(con)
-    found = [_built(con, as_of), _registered(con), _fragmented(con), _readable_by_others(con)]
+    found = [_built(con, as_of), _registered(con), _fragmented(con), _readable_by_others(con), _compiled()]
     if as_of is not None:
         found += [_current_encoder(con), _stale_vectors(con, as_of)]
     parameters = {"checked_at": now, "as_of": as_of or now}
@@ -264,3 +264,14 @@ def _readable_by_others(con: duckdb.DuckDBPyConnection) -> Finding:
         f"others may read {' and '.join(wide)}",
         f"chmod 700 {there[0].parent}; or chmod 600 the file and run with umask 077, as DuckDB makes its log anew",
     )
+
+
+def _compiled() -> Finding:
+    """Whether the machine code of the inner loops is kept: else each process makes it anew before its first list."""
+    from m6rec_udf.kernels.compiled import place
+
+    kept = place()
+    if kept is not None:
+        return Finding("compiled_loops", OK, f"kept in {kept}", "")
+    remedy = "set NUMBA_CACHE_DIR to a folder that can be written, and make the first list while an image is made"
+    return Finding("compiled_loops", WARN, "no folder for machine code can be written: 20 s for each process", remedy)

@@ -25,6 +25,7 @@ __all__ = [
     "compiled",
     "given",
     "made",
+    "place",
     "types",
 ]
 
@@ -67,3 +68,13 @@ def compiled(signature: Any = None, *, fastmath: bool | set[str] = False) -> Cal
             return compile_(cache=False)
 
     return decorate
+
+
+def place() -> str | None:
+    """The folder that keeps the machine code; None where there is none, so that each process compiles anew."""
+    from numba.core.caching import CompileResultCacheImpl
+
+    try:
+        return str(CompileResultCacheImpl(given).locator.get_cache_path())
+    except RuntimeError:
+        return None

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 
-import m6rec_udf.kernels
+from m6rec_udf.doctor import OK, WARN, _compiled
 from m6rec_udf.kernels import compiled as how
 from m6rec_udf.kernels import describing, listing, proposing, trees
 
@@ -83,4 +83,16 @@ def test_the_second_process_reads_the_machine_code(tmp_path):
         for _ in range(2)
     ]
     assert seen == [["0", "1"], ["1", "0"]]
-    assert m6rec_udf.kernels.__doc__
+
+
+def test_the_doctor_says_where_machine_code_is_kept_and_where_it_is_not(monkeypatch):
+    assert _compiled().status == OK
+    assert _compiled().found == f"kept in {how.place()}"
+    assert Path(how.place()).is_dir()
+
+    def nowhere(_):
+        raise RuntimeError("cannot cache function 'given': no locator available for file 'x'")
+
+    monkeypatch.setattr(numba.core.caching, "CompileResultCacheImpl", nowhere)
+    assert _compiled().status == WARN
+    assert "NUMBA_CACHE_DIR" in _compiled().remedy
