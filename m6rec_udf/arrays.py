@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,9 +91,10 @@ class Snapshot:
     kept: dict[str, str] = field(default_factory=dict)
     masks: dict[Any, np.ndarray] = field(default_factory=dict)
     _workspaces: list[tuple[np.ndarray, ...]] = field(default_factory=list, init=False, repr=False)
+    _is_sorting: bool = field(default=False, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_workspaces": []}
+        return {**self.__dict__, "_workspaces": [], "_is_sorting": False}
 
     @contextmanager
     def workspace(self) -> Iterator[tuple[np.ndarray, ...]]:
@@ -200,6 +202,14 @@ class Snapshot:
         """``text`` in the order of the cells."""
         assert self.cells is not None
         return np.ascontiguousarray(self.text[self.cells.order])
+
+    def text_in_cells_if_made(self) -> np.ndarray | None:
+        """The same where it is there; else None, and it is made meanwhile: the first list does not wait for it."""
+        found: np.ndarray | None = self.__dict__.get("text_in_cells")
+        if found is None and not self._is_sorting:
+            self._is_sorting = True
+            Thread(target=getattr, args=(self, "text_in_cells"), daemon=True).start()
+        return found
 
     @cached_property
     def labels(self) -> int:

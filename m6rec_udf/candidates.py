@@ -18,6 +18,7 @@ from m6rec_udf.kernels import proposing
 PER_STRATEGY = 60
 SPARE = 40  # looked at beyond the k best where products are rounded, so that ties after rounding are all seen
 SCORES_AT_ONCE = 20_000_000  # of users and all items, at four bytes each
+FEW = 3  # users who are answered before the texts stand in the order of the cells, each item by itself
 WIDER = 4  # times as many cells where too few items are open
 SCORED = ("covisitation", "item_item", "matrix_factorization", "semantic")
 STRATEGIES = (*SCORED, "popular", "trending", "fresh", "segment_popular", "buy_again")  # in the order of the kernel
@@ -187,7 +188,10 @@ def _near(
     probed = cells.probed
     while len(asked):
         nearest = np.ascontiguousarray(order[asked, :probed])
-        line = cells.scan(vectors[asked], nearest, snapshot.text_in_cells).score
+        line = np.zeros((len(asked), 0), np.float32)
+        text = snapshot.text_in_cells_if_made() if len(asked) <= FEW else snapshot.text_in_cells
+        if text is not None:
+            line = cells.scan(vectors[asked], nearest, text).score
         own = (vectors[asked], mask, _of(asked, profile.first, profile.item), _of(asked, *persons))
         near[asked], found[asked], open_ = _nearest(snapshot, line, (nearest, cells.start, cells.order), *own)
         asked = asked[open_ < PER_STRATEGY] if probed < len(cells.centres) else asked[:0]

@@ -274,13 +274,15 @@ def nearest_of(
 
     Args:
         line: float32 ``[users, w]`` products of the user's vector and the items of ``cells`` (int64 ``[users, c]``),
-            one cell behind the other; they select a front, whose scores are computed pair by pair.
+            one cell behind the other; they select a front, whose scores are computed pair by pair. Without columns all
+            scores are.
 
     Returns (items ``[users, k]``, how many there are, how many open items were looked at).
     """
     users = len(line)
     out, found, looked = np.empty((users, k), np.int64), np.zeros(users, np.int64), np.zeros(users, np.int64)
     bins = np.empty(BINS + 1, np.int64)
+    is_exact = line.shape[1] == 0
     for user in range(users):
         for pair in range(first[user], first[user + 1]):
             marks[pair_item[pair]] = SEEN
@@ -291,18 +293,21 @@ def nearest_of(
             cell = cells[user, probe]
             for at in range(cell_start[cell], cell_start[cell + 1]):
                 own = cell_order[at]
-                if line[user, column] >= TINY and mask[own] and not marks[own]:
-                    value[count], item[count] = line[user, column], own
-                    count += 1
+                if mask[own] and not marks[own]:
+                    score = _dot(left, user, text, own) if is_exact else line[user, column]
+                    if score >= TINY:
+                        value[count], item[count] = score, own
+                        count += 1
                 column += 1
-        bound = _bound(value, count, wide, bins)
-        kept = 0
-        for at in range(count):
-            if value[at] >= bound:
-                score = _dot(left, user, text, item[at])
-                if score > 0:
-                    value[kept], item[kept] = score, item[at]
-                    kept += 1
+        kept = count
+        if not is_exact:
+            bound, kept = _bound(value, count, wide, bins), 0
+            for at in range(count):
+                if value[at] >= bound:
+                    score = _dot(left, user, text, item[at])
+                    if score > 0:
+                        value[kept], item[kept] = score, item[at]
+                        kept += 1
         looked[user] = count
         found[user] = _best(value, item, kept, k, bins, out[user])
         for pair in range(first[user], first[user + 1]):

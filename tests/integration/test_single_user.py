@@ -333,6 +333,23 @@ def test_one_user_equals_the_batch_where_text_is_searched_in_cells(in_cells, mon
         assert [item for (item,) in many] == one
 
 
+def test_the_first_list_does_not_wait_for_texts_in_the_order_of_the_cells(in_cells, monkeypatch):
+    monkeypatch.setattr(cells.Cells, "probed", 2)
+    snapshot = of_version(context_of(in_cells), 1)
+    first = {}
+    for user in ("u00", "u21", "u42"):
+        monkeypatch.setattr(snapshot, "text_in_cells_if_made", lambda: None)
+        first[user] = world.recommend(in_cells, user)
+        monkeypatch.undo()
+        monkeypatch.setattr(cells.Cells, "probed", 2)
+    snapshot.__dict__.pop("text_in_cells", None)
+    snapshot._is_sorting = False
+    assert snapshot.text_in_cells_if_made() is None
+    np.testing.assert_array_equal(snapshot.text_in_cells, snapshot.text[snapshot.cells.order])
+    assert snapshot.text_in_cells_if_made() is snapshot.text_in_cells
+    assert {user: world.recommend(in_cells, user) for user in first} == first
+
+
 def test_cells_hold_every_item_once_and_are_the_same_again(in_cells):
     snapshot = of_version(context_of(in_cells), 1)
     again = cells.make_cells(snapshot.text, seed=0)
