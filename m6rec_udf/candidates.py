@@ -7,7 +7,6 @@ users and items are compiled: kernels/proposing.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -58,16 +57,13 @@ class Scores:
         self.factors = proposing.folded(*own, snapshot.fold_in)
         self.text = proposing.of_length_one(proposing.folded(*own, snapshot.text))
 
-    @cached_property
-    def _arguments(self) -> tuple[np.ndarray, ...]:
-        snapshot, profile = self.snapshot, self.profile
-        own = (profile.first, profile.item, profile.long_weight, profile.short_weight)
-        return (*own, *snapshot.following, *snapshot.linked, snapshot.trend_factor)
-
     def of_pairs(self, row: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Scores of (row, item) pairs, rows ascending, float32 ``[len(SCORED), pairs]``; 0 for nothing to say."""
-        vectors = (self.factors, self.snapshot.factors, self.text, self.snapshot.text)
-        return np.asarray(proposing.scores_of(*self._arguments, *vectors, row, item))
+        snapshot, profile = self.snapshot, self.profile
+        own = profile.first, profile.item, profile.long_weight, profile.short_weight
+        links = *snapshot.following, *snapshot.linked, snapshot.trend_factor
+        vectors = self.factors, snapshot.factors, self.text, snapshot.text
+        return np.asarray(proposing.scores_of(*own, *links, *vectors, row, item))
 
 
 def propose(
