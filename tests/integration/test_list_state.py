@@ -23,7 +23,7 @@ CHANGES = {
     "a strategy": ("strategies", "insert into m6.strategies values ('own', 40, true, '')"),
     "a strategy that is known": (
         "strategies",
-        "insert into m6.strategies values ('fresh', 6, false, '') on conflict (strategy) do update set is_enabled = false",
+        "insert into m6.strategies values ('fresh', 6, false, '') on conflict (strategy) do update set is_enabled = 0",
     ),
     "a strategy off": ("strategies", "update m6.strategies set is_enabled = false where strategy = 'fresh'"),
     "a strategy gone": ("strategies", "delete from m6.strategies where strategy = 'fresh'"),
