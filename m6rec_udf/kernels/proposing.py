@@ -364,17 +364,12 @@ def nearest_of(line, cells, left, text, mask, users, barred, k, wide, work):
 
 
 _LINKS = row_of(MATRIX, MATRIX, given(FLOAT32))  # co-visitation, item-item, the trend of each item
-_VECTORS = row_of(given(FLOAT32, 2), given(FLOAT32, 2), given(FLOAT32, 2), given(FLOAT32, 2))  # see ``_say``
+_VECTORS = row_of(given(FLOAT32, 2), given(FLOAT32, 2), given(FLOAT32, 2), given(FLOAT32, 2))
 
 
 @compiled()
-def _say(out, at, user, one, visits, links, vectors, trend):
-    """What the scored strategies say of an item, into column ``at``.
-
-    Args:
-        vectors: factors of the users, factors of the items, text vectors of the users, of the items.
-    """
-    factor_of_user, factors, text_of_user, text = vectors
+def _say(out, at, user, one, visits, links, trend, factor_of_user, factors, text_of_user, text):
+    """What the scored strategies say of an item, into column ``at``."""
     out[0, at] = visits[one]
     out[1, at] = links[one]
     out[2, at] = max(_dot(factor_of_user, user, factors, one), np.float32(0)) * trend[one]
@@ -434,7 +429,8 @@ def proposed(
         weights: of the pairs of ``users``: long, short, how much the item is due again.
         extra: (where each user's begin, item, bit) of what was proposed beforehand.
         mask: bool ``[n]`` items that may be proposed.
-        links_and_trend, vectors: what the scored strategies are made of, see ``_add_up``, ``_say``.
+        links_and_trend: co-visitation, item-item, the trend that multiplies item-item and factors.
+        vectors: factors of the users, of the items, text vectors of the users, of the items.
         by_length: (item_idx, factors times trend, their length, their first dimensions, the length of the rest) of the
             items, the longest first.
         nearest: (items nearest in text ``[users, k]``, how many there are).
@@ -447,6 +443,7 @@ def proposed(
     long_weight, short_weight, again = weights
     extra_first, extra_item, extra_bit = extra
     following, linked_items, trend = links_and_trend
+    factor_of_user, factors, text_of_user, text = vectors
     near, near_found = nearest
     popular, trending, fresh = orders
     segment, segment_start, segment_item = segments
@@ -480,7 +477,7 @@ def proposed(
             found = _open(links, linked, linked_count, mask, marks, reasons, value, item)
             count = _added(proposals, count, own, _best(value, item, found, k, bins, own), bits[ITEM_ITEM])
         if bits[FACTORS] >= 0:
-            found = _by_length(vectors[0], user, by_length, mask, marks, reasons, k, value, item, bins, own)
+            found = _by_length(factor_of_user, user, by_length, mask, marks, reasons, k, value, item, bins, own)
             count = _added(proposals, count, own, found, bits[FACTORS])
         if bits[SEMANTIC] >= 0:
             count = _added(proposals, count, near[user], near_found[user], bits[SEMANTIC])
@@ -519,7 +516,7 @@ def proposed(
                 row[out], items[out] = user, one
                 is_seen[out] = marks[one] & TOUCHED > 0
                 marks[one] &= ~TOUCHED
-                _say(scores, out, user, one, visits, links, vectors, trend)
+                _say(scores, out, user, one, visits, links, trend, factor_of_user, factors, text_of_user, text)
                 out += 1
             if bit != NOBODY:
                 supporters[out - 1] |= np.uint64(1) << np.uint64(bit)
@@ -545,6 +542,7 @@ def scores_of(users, weights, links_and_trend, vectors, pairs):
     """
     long_weight, short_weight = weights
     following, linked_items, trend = links_and_trend
+    factor_of_user, factors, text_of_user, text = vectors
     row, item = pairs
     out = np.zeros((4, len(row)), np.float32)
     n = len(trend)
@@ -558,5 +556,5 @@ def scores_of(users, weights, links_and_trend, vectors, pairs):
             _add_up(user, users, short_weight, following, visits, marks, touched)
             for one in touched[: _add_up(user, users, long_weight, linked_items, links, marks, touched)]:
                 links[one] *= trend[one]
-        _say(out, at, user, item[at], visits, links, vectors, trend)
+        _say(out, at, user, item[at], visits, links, trend, factor_of_user, factors, text_of_user, text)
     return out
