@@ -1,7 +1,8 @@
 -- one row per person a user may know, best first: friends of friends, members of the same groups, who follows them already
 --   read from m6.relations as it is now; never who is tied to the user, and never across a block in either direction
 --   raw_score: sum of 1 / ln(1 + ties) over common friends (Adamic and Adar 2003), of 1 / ln(1 + members) over common
---   groups (items of the domain groups), and 1 for following the user already
+--   groups (items of the domain groups), and 1 for following the user already; nobody is known through somebody with
+--   more than 500 ties, or a group of more than 500, whom everybody has in common
 create or replace macro m6.people(for_user, k := 10) as table
 with
 
@@ -26,6 +27,7 @@ degrees as (
     from ties
     where user_id in (select friend_id from friends)
     group by user_id
+    having count(*) <= 500
 ),
 
 through_friends as (
@@ -51,6 +53,7 @@ own_groups as (
     from members
     where item_id in (select item_id from members where user_id = cast(for_user as varchar))
     group by item_id
+    having count(*) <= 500
 ),
 
 through_groups as (

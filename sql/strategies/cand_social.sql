@@ -1,6 +1,7 @@
 -- one row per (user, item): what those a user is tied to did lately, and people they may know, never through a block
 --   people are items of the domain people; their raw_score is that of m6.people: 1 / ln(1 + ties) per common friend
---   (Adamic and Adar 2003), 1 / ln(1 + members) per common group, 1 for following the user already
+--   (Adamic and Adar 2003), 1 / ln(1 + members) per common group, 1 for following the user already. Nobody is known
+--   through somebody with more than 500 ties, or a group of more: the pairs of a hub grow with its square
 with
 
 users as (
@@ -78,7 +79,7 @@ through_friends as (
     select a.user_idx, t.other_user_id as person_id, 1.0 / ln(1.0 + d.ties) as raw_score
     from askers as a
     inner join friends as f on a.user_id = f.user_id
-    inner join degrees as d on f.other_user_id = d.user_id
+    inner join degrees as d on f.other_user_id = d.user_id and d.ties <= 500
     inner join friends as t on d.user_id = t.user_id
 ),
 
@@ -86,7 +87,7 @@ through_groups as (
     select a.user_idx, o.user_id as person_id, 1.0 / ln(1.0 + s.members) as raw_score
     from askers as a
     inner join members as m on a.user_idx = m.user_idx
-    inner join sizes as s on m.item_idx = s.item_idx
+    inner join sizes as s on m.item_idx = s.item_idx and s.members <= 500
     inner join members as n on s.item_idx = n.item_idx
     inner join stg_users as o on n.user_idx = o.user_idx
 ),

@@ -100,6 +100,17 @@ def test_people_a_user_may_know(town):
     town.execute("rollback")
 
 
+def test_nobody_is_known_through_somebody_whom_everybody_knows(town):
+    town.execute("begin")
+    town.execute("insert into m6.relations select 'fan' || n, 'star', 'follows', 1.0 from range(499) t(n)")
+    town.execute("insert into m6.relations values ('u33', 'star', 'follows', 1.0)")
+    assert len(world.rows(town, "from m6.people('u33', k := 1000)")) == 499
+    town.execute("insert into m6.relations values ('fan of a friend', 'star', 'follows', 1.0)")
+    assert world.rows(town, "from m6.people('u33', k := 1000)") == []
+    assert len(world.rows(town, "from m6.people('star', k := 1000)")) == 501  # followers count as before
+    town.execute("rollback")
+
+
 def test_common_groups_count(shop):
     m6.load(
         shop,
@@ -118,6 +129,7 @@ def club(tmp_path_factory, shop_frames):
     con = world.connect(tmp_path_factory.mktemp("club") / "club.duckdb")
     ties = [(f"u{n:02d}", f"u{(n * step) % 40:02d}", kind) for n in range(50) for step, kind in
             ((3, "follows"), (7, "friend"), (3, "friend"), (11, "blocks")) if n % 5 or kind != "blocks"]  # fmt: skip
+    ties += [(f"fan{n}", "u12", "follows") for n in range(501)]  # through a hub nobody is known
     m6.load(con, **shop_frames)
     m6.load(
         con,
@@ -155,7 +167,7 @@ def test_the_strategy_social_scores_people_as_m6_people_does(club):
     assert len(proposed) > 40
     persons = {item for (item,) in world.rows(club, "select item_id from m6.items where domain = 'people'")}
     for user in world.USERS:
-        rows = world.rows(club, "select person_id, raw_score from m6.people($1, k := 100)", [user])
+        rows = world.rows(club, "select person_id, raw_score from m6.people($1, k := 1000)", [user])
         assert proposed.get(user, {}) == pytest.approx({p: score for p, score in rows if p in persons})
 
 
