@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m6rec_udf.errors import CorruptError
+
 if TYPE_CHECKING:
     from m6rec_udf.registry import Context
 
 STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, x DOUBLE, n BIGINT, packed BLOB)[]"
 KEPT, SEGMENT, BLOCKED, AMONG, BOOST, EDITED, EVENT, STORED, UNREAD = range(9)
+FACTS = ("in_force", "strategies", "event_types", "stored_histories", "extra_candidates")
 _WEIGHTS = "select domain, segment, strategy, weight from m6.strategy_weights where policy_version = ?"
 _EXTRA = "select item_id, bit from m6.extra_candidates where model_version = ? and user_id = ?"
 
@@ -50,8 +53,14 @@ class Kept:
 
 
 @lru_cache(maxsize=64)
-def _kept(*contents: str) -> Kept:
-    in_force, strategies, event_types, stored, extra = map(json.loads, contents)
+def _kept(*contents: str | None) -> Kept:
+    for name, content in zip(FACTS, contents, strict=True):
+        if content is None:
+            raise CorruptError(
+                f"m6.list_state has no row {name!r}, expected {', '.join(FACTS)}",
+                "insert or replace into m6.list_state from m6.list_state_now",
+            )
+    in_force, strategies, event_types, stored, extra = (json.loads(content or "") for content in contents)
     rows = ((w["domain"], w["segment"], w["strategy"], w["weight"]) for w in in_force["weights"] or [])
     return Kept(
         model=in_force["model"],
@@ -85,10 +94,7 @@ class State:
         columns = (flat.field(at).to_pylist() for at in range(1, 5))
         for kind, *row in zip(self.kind[few].tolist(), *columns, strict=True):
             self._rows.setdefault(kind, []).append(tuple(row))
-        kept = {name: content for name, content, *_ in self.rows(KEPT)}
-        self.kept = _kept(
-            *(kept[name] for name in ("in_force", "strategies", "event_types", "stored_histories", "extra_candidates"))
-        )
+        self.kept = _kept(*map({name: content for name, content, *_ in self.rows(KEPT)}.get, FACTS))
 
     def rows(self, kind: int) -> list[tuple[Any, ...]]:
         """(a, b, x, n) of the rows of a kind; not of BLOCKED and AMONG, which may be many."""

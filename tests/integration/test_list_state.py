@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
+import duckdb
 import pytest
 import shop_world as world
 
@@ -12,7 +13,7 @@ import m6rec_udf as m6
 from m6rec_udf.single import reason
 
 KEPT = "select name, content from m6.list_state order by name"
-NOW = "select name, coalesce(content, 'null') from m6.list_state_now order by name"
+NOW = "select name, content from m6.list_state_now order by name"
 CHANGES = {
     "another policy": ("in_force", "update m6.active set policy_version = 9"),
     "another build": ("in_force", "update m6.active set model_version = 9"),
@@ -75,6 +76,16 @@ def test_weights_of_a_candidate_do_not_wait_for_a_build(shop):
     shop.execute("update m6.active set model_version = 9")
     other.execute("commit")
     assert world.rows(shop, KEPT) == world.rows(shop, NOW)
+
+
+def test_a_lost_fact_is_named(shop):
+    shop.execute("delete from m6.list_state where name = 'strategies'")
+    with pytest.raises(
+        duckdb.Error, match=r"no row 'strategies'.*\n?.*Hint: insert or replace into m6.list_state from"
+    ):
+        world.recommend(shop, "u21")
+    shop.execute("insert or replace into m6.list_state from m6.list_state_now")
+    assert world.recommend(shop, "u21")
 
 
 def test_the_words_of_a_reason_are_those_of_the_macro(shop):
