@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from m6rec_udf.collaborative import top_per_row_sparse
+from m6rec_udf.kernels.counting import steps
 
 if TYPE_CHECKING:
     from m6rec_udf.event_log import Log
@@ -42,6 +42,7 @@ MOST_POSITIONS = 200
 LEAST_POSITIONS = 5
 POSITIONS = 2_500_000.0  # of all users together
 NEXT_ITEMS = 100
+NEXT_DECIMALS = 9  # of a weight; equal ones go to the lower item
 AT_ONCE = 1 << 18
 MOST_CELLS = 4_000_000  # segments times items that are summed in a dense table
 PRIME = 2_147_483_647
@@ -191,22 +192,13 @@ class Activity:
         order = order[place - start < np.floor(longest)]
         user, item = pairs.user[order], pairs.item[order]
         recency = 0.5 ** (pairs.last_days[order] / (0.25 * self.span_days))
-        total = sp.csr_matrix((n, n))
-        for at_once in range(1, DISTANCES + 1, 2):  # two distances at a time: memory stays bounded
-            rows, columns, weights = [], [], []
-            for distance in (at_once, at_once + 1):
-                same = np.flatnonzero(user[distance:] == user[:-distance])
-                rows.append(item[same + distance])
-                columns.append(item[same])
-                weights.append(recency[same] / distance)
-            parts = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
-            total = total + sp.csr_matrix(parts, shape=(n, n))
-        both = (total + BACKWARDS * total.T.tocsr()).tocsr()
         popularity = np.bincount(pairs.item, minlength=n)
         own = 1 / np.maximum(popularity, 1) ** 0.5
         next_ = 1 / (popularity + 5.0) ** 0.3
-        both.data *= np.repeat(own, np.diff(both.indptr)) * next_[both.indices]
-        return top_per_row_sparse(both, NEXT_ITEMS, decimals=9)
+        indptr, indices, data = steps(
+            user, item, recency, own, next_, DISTANCES, BACKWARDS, NEXT_ITEMS, 10.0**NEXT_DECIMALS
+        )
+        return sp.csr_matrix((data, indices, indptr), shape=(n, n))
 
 
 def latest_first(pairs: Pairs) -> np.ndarray:
@@ -264,7 +256,7 @@ def transitions_table(steps: sp.csr_matrix) -> Any:
     length = np.diff(steps.indptr)
     lines = np.full((len(length), int(length.max(initial=0))), np.inf)
     is_there = np.arange(lines.shape[1]) < length[:, None]
-    lines[is_there] = -np.round(steps.data, 9)
+    lines[is_there] = -np.round(steps.data, NEXT_DECIMALS)
     rank = np.empty(lines.shape, np.int64)
     np.put_along_axis(rank, np.argsort(lines, axis=1, kind="stable"), np.arange(1, lines.shape[1] + 1)[None], 1)
     return pa.table(

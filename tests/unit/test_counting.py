@@ -1,0 +1,55 @@
+"""Loops of a build over behaviour, held against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from m6rec_udf.kernels.counting import steps
+
+USERS, ITEMS, DISTANCES, BACKWARDS = 60, 40, 3, 0.6
+
+
+def sequences(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Users with up to 12 different items each, some with one or none."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(USERS, dtype=np.int32), rng.integers(0, 12, USERS))
+    item = [rng.permutation(ITEMS)[:count] for count in np.bincount(user, minlength=USERS)]
+    return user, np.concatenate(item).astype(np.int32)
+
+
+def dense(user, item, recency, own, following) -> np.ndarray:
+    found = np.zeros((ITEMS, ITEMS))
+    for at in range(len(user)):
+        for distance in range(1, DISTANCES + 1):
+            if at + distance < len(user) and user[at] == user[at + distance]:
+                found[item[at + distance], item[at]] += recency[at] / distance
+                found[item[at], item[at + distance]] += BACKWARDS * recency[at] / distance
+    return found * own[:, None] * following
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 100])
+@pytest.mark.parametrize("is_tied", [False, True], ids=["all apart", "many equal"])
+def test_steps_are_the_best_of_each_row_and_of_equal_ones_the_lower_items(k, is_tied):
+    user, item = sequences(k)
+    rng = np.random.default_rng(7)
+    recency = np.ones(len(user)) if is_tied else rng.uniform(0.1, 1, len(user))
+    own, following = (np.ones(ITEMS),) * 2 if is_tied else rng.uniform(0.2, 30, (2, ITEMS))
+    expected = dense(user, item, recency, own, following)
+    indptr, indices, data = steps(user, item, recency, own, following, DISTANCES, BACKWARDS, k, 1e9)
+    assert len(indptr) == ITEMS + 1
+    left_out = 0
+    for row in range(ITEMS):
+        some = np.flatnonzero(expected[row])
+        best = np.sort(some[np.lexsort((some, -np.round(expected[row, some], 9)))][:k])
+        left_out += len(some) - len(best)
+        np.testing.assert_array_equal(indices[indptr[row] : indptr[row + 1]], best)
+        np.testing.assert_allclose(data[indptr[row] : indptr[row + 1]], expected[row, best], rtol=1e-12)
+    assert left_out or k == 100
+
+
+def test_no_behaviour_has_no_steps():
+    nothing = np.zeros(0, np.int32)
+    indptr, indices, data = steps(nothing, nothing, np.zeros(0), np.ones(3), np.ones(3), 8, 0.6, 100, 1e9)
+    assert indptr.tolist() == [0, 0, 0, 0]
+    assert len(indices) == len(data) == 0
