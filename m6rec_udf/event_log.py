@@ -17,6 +17,7 @@ import numpy as np
 from m6rec_udf import artefacts, histories, models
 from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.history import Behaviour
+from m6rec_udf.kernels.counting import pair_order
 from m6rec_udf.models import Model
 
 _KINDS: dict[str, Any] = {
@@ -65,9 +66,7 @@ class Log:
     @cached_property
     def by_pair(self) -> np.ndarray:
         """Order by (user, item), time inside, int32 ``[e]``."""
-        items = int(self.item.max(initial=0)) + 1
-        key = self.user.astype(np.int64) * items + self.item
-        return np.argsort(key, kind="stable").astype(np.int32)
+        return np.asarray(pair_order(self.user, self.item, self.users, int(self.item.max(initial=0)) + 1))
 
     @cached_property
     def _first(self) -> np.ndarray:

@@ -1,12 +1,18 @@
-"""The loops of a build over behaviour: what comes after what (``activity``)."""
+"""The loops of a build over its log: how much, how lately, what comes after what (``activity``, ``event_log``).
+
+The log is sorted by user, time and what it was. What is made is as large as the answer: memory that is touched for the
+first time costs a build more than the arithmetic.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from m6rec_udf.kernels.compiled import FLOAT64, INT32, INT64, compiled, given, made, types
+from m6rec_udf.kernels.compiled import BOOL, FLOAT32, FLOAT64, INT32, INT64, compiled, given, made, types
 
-BLOCK = 1 << 16
+DAY = 86400.0
+EVENTS, SUCCESSES, SATISFACTION, FIRST, IDLE, TREND = 0, 1, 2, 3, 4, 5  # columns of what is counted for an item
+PRIME = 2_147_483_647
 FINE = 46  # bits of a number that its bin leaves out: 64 bins between a power of two and the next
 LOWEST = 1022 << (52 - FINE)  # the bin of 0.5
 BINS = 64 << (52 - FINE)  # up to 2 to the power 63
@@ -59,13 +65,25 @@ def _kept(weight, column, count, k, digits, key, bins, front, out):
     return k
 
 
+@compiled()
+def _starts(group, groups):
+    """Where each group starts among its members one group behind the other, and the end; int64 ``[groups + 1]``."""
+    start = np.zeros(groups + 1, np.int64)
+    for at in range(len(group)):
+        start[group[at] + 1] += 1
+    for number in range(groups):
+        start[number + 1] += start[number]
+    return start
+
+
 @compiled(
-    types.Tuple((made(INT64), made(INT32), made(FLOAT64)))(
-        given(INT32), given(INT32), given(FLOAT64), given(FLOAT64), given(FLOAT64), INT64, FLOAT64, INT64, FLOAT64
+    types.Array(INT64, 1, "C")(
+        *(given(INT32), given(INT32), given(FLOAT64), given(FLOAT64), given(FLOAT64), INT64, FLOAT64, INT64, FLOAT64),
+        *(made(INT32), made(FLOAT64)),
     )
 )
-def steps(user, item, recency, own, following, distances, backwards, k, digits):
-    """Rows of the k best next items of each item, as (indptr, indices, data) of CSR ``[n, n]``.
+def steps(user, item, recency, own, following, distances, backwards, k, digits, indices, data):
+    """Rows of the k best next items of each item: the indptr of CSR ``[n, n]``.
 
     Args:
         user, item: int32 ``[p]``, user by user, the latest first; no user has an item twice.
@@ -74,13 +92,10 @@ def steps(user, item, recency, own, following, distances, backwards, k, digits):
         distances: how many places a step spans at most; its weight is divided by the places.
         backwards: share that a step counts in the other direction.
         digits: weights are told apart after rounding to 1 / digits.
+        indices, data: where the rows are put; n k of each are enough, or twice the distances for each place.
     """
     n = len(own)
-    first = np.zeros(n + 1, np.int64)
-    for at in range(len(item)):
-        first[item[at] + 1] += 1
-    for row in range(n):
-        first[row + 1] += first[row]
+    first = _starts(item, n)
     place, filled = np.empty(len(item), np.int32), first[:-1].copy()
     for at in range(len(item)):
         place[filled[item[at]]] = at
@@ -89,7 +104,6 @@ def steps(user, item, recency, own, following, distances, backwards, k, digits):
     total, touched, best = np.zeros(n, np.float64), np.empty(n + 1, np.int32), np.empty(n, np.int32)
     key, front, bins = np.empty(n, np.float64), np.empty(n + 1, np.float64), np.empty(BINS, np.int64)
     indptr = np.zeros(n + 1, np.int64)
-    indices, data = np.empty(BLOCK, np.int32), np.empty(BLOCK, np.float64)
     stored = 0
     for row in range(n):
         count = 0
@@ -112,9 +126,6 @@ def steps(user, item, recency, own, following, distances, backwards, k, digits):
         for at in range(count):
             total[touched[at]] *= own[row] * following[touched[at]]
         kept = _kept(total, touched, count, k, digits, key, bins, front, best)
-        if stored + kept > len(indices):
-            more = np.empty(max(len(indices), kept), np.int32)
-            indices, data = np.concatenate((indices, more)), np.concatenate((data, more.astype(np.float64)))
         for at in range(kept):
             indices[stored] = best[at]
             data[stored] = total[best[at]]
@@ -122,4 +133,168 @@ def steps(user, item, recency, own, following, distances, backwards, k, digits):
         indptr[row + 1] = stored
         for at in range(count):
             total[touched[at]] = 0
-    return indptr, indices[:stored].copy(), data[:stored].copy()
+    return indptr
+
+
+@compiled(types.Array(INT32, 1, "C")(given(INT32), given(INT32), INT64, INT64))
+def pair_order(user, item, users, items):
+    """Order by (user, item), the order there was inside; int32 ``[e]``: sorted by item, then by user, as cards are."""
+    by_item, place = np.empty(len(item), np.int32), _starts(item, items)
+    for at in range(len(item)):
+        by_item[place[item[at]]] = at
+        place[item[at]] += 1
+    order, place = np.empty(len(user), np.int32), _starts(user, users)
+    for at in by_item:
+        order[place[user[at]]] = at
+        place[user[at]] += 1
+    return order
+
+
+@compiled(
+    INT64(
+        *(given(INT32), given(INT32), given(INT32), given(FLOAT32), given(FLOAT64), FLOAT64, made(INT32)),
+    )
+)
+def pairs_of(order, user, item, interest, happened_at, as_of, place):
+    """The (user, item) pairs of positive interest as of a moment; how many.
+
+    ``place``: gets where the last behaviour of each stands in the log, by user and item.
+    """
+    count, last, is_interested = 0, -1, False
+    for line in range(len(order)):
+        at = order[line]
+        if happened_at[at] <= as_of:
+            last = at
+            is_interested |= interest[at] > 0
+        is_end = line + 1 == len(order)
+        if is_end or user[order[line + 1]] != user[at] or item[order[line + 1]] != item[at]:
+            if is_interested:
+                place[count] = last
+                count += 1
+            last, is_interested = -1, False
+    return count
+
+
+@compiled(INT64(given(BOOL), given(INT32), given(INT32), given(FLOAT64), INT64, made(INT32)))
+def latest_of(is_last, user, item, happened_at, longest, place):
+    """The latest pairs of each user, at most ``longest``, user by user; how many.
+
+    ``is_last``: where a pair's last behaviour stands in the log. ``place``: gets theirs. Items of the same moment come
+    in an order of chance.
+    """
+    count, end = 0, len(user)
+    tied = np.empty(1024, np.int32)
+    while end > 0:
+        owner, left, at = user[end - 1], longest, end - 1
+        while at >= 0 and user[at] == owner and left > 0:
+            if not is_last[at]:
+                at -= 1
+                continue
+            moment, ties = happened_at[at], 0
+            while at >= 0 and user[at] == owner and happened_at[at] == moment:
+                if is_last[at]:
+                    if ties == len(tied):
+                        tied = np.concatenate((tied, np.empty(ties, np.int32)))
+                    tied[ties] = at
+                    ties += 1
+                at -= 1
+            if ties > 1:
+                first, second = np.empty(ties, np.int64), np.empty(ties, np.int64)
+                for own in range(ties):
+                    second[own] = item[tied[own]]
+                    mixed = (np.int64(owner) * 7919 + second[own] * 104_729) % PRIME
+                    first[own] = mixed * mixed % PRIME
+                by_item = np.argsort(second)
+                chance = np.argsort(first[by_item], kind="mergesort")
+                tied[:ties] = tied[:ties][by_item][chance]
+            taken = min(ties, left)
+            place[count : count + taken] = tied[:taken]
+            count += taken
+            left -= taken
+        while at >= 0 and user[at] == owner:
+            at -= 1
+        end = at + 1
+    return count
+
+
+@compiled(
+    types.void(
+        *(given(INT32), given(FLOAT32), given(FLOAT32), given(FLOAT64), given(BOOL), FLOAT64, given(FLOAT64)),
+        made(FLOAT64, 2),
+    )
+)
+def count(item, interest, satisfaction, happened_at, is_positive, as_of, half_lives, found):
+    """Sums of behaviour of positive interest as of a moment, into ``found``, ``[n, 5 + 2 half-lives]``.
+
+    Events, successes, satisfaction, age in days of the first and of the last; events that decay by each half-life, in
+    days, and successes that do.
+    """
+    lives = len(half_lives)
+    for at in range(len(item)):
+        if happened_at[at] <= as_of and interest[at] > 0:
+            own = found[item[at]]
+            days = (np.floor(as_of) - np.floor(happened_at[at])) / DAY
+            own[EVENTS] += 1
+            own[SUCCESSES] += is_positive[at]
+            own[SATISFACTION] += satisfaction[at]
+            own[FIRST] = max(own[FIRST], days)
+            own[IDLE] = min(own[IDLE], days)
+            for life in range(lives):
+                decay = np.exp2(-days / half_lives[life])
+                own[TREND + life] += decay
+                own[TREND + lives + life] += decay * is_positive[at]
+
+
+@compiled(
+    types.void(
+        *(given(INT32), given(INT32), given(FLOAT32), given(FLOAT64), FLOAT64, given(INT64), FLOAT64),
+        made(FLOAT64, 2),
+    )
+)
+def count_by_group(user, item, interest, happened_at, as_of, group, half_life, found):
+    """Behaviour of positive interest of users in a group, decayed, into ``found``, ``[groups, n]``; -1 is in none."""
+    for at in range(len(item)):
+        own = group[user[at]]
+        if own >= 0 and happened_at[at] <= as_of and interest[at] > 0:
+            days = (np.floor(as_of) - np.floor(happened_at[at])) / DAY
+            found[own, item[at]] += np.exp2(-days / half_life)
+
+
+@compiled(
+    types.void(
+        *(given(INT32), given(INT32), given(INT32), given(FLOAT32), given(FLOAT64), FLOAT64),
+        *(made(INT64), made(INT64), made(FLOAT64)),
+    )
+)
+def returns_of(order, user, item, interest, happened_at, as_of, users, again, days):
+    """Per item: users, users who came back at another moment, and the median of their mean distance in days."""
+    n = len(users)
+    returned, distance = np.empty(len(order) // 2, np.int32), np.empty(len(order) // 2, np.float64)
+    count, times, first, last = 0, 0, 0.0, 0.0
+    for line in range(len(order)):
+        at = order[line]
+        if happened_at[at] <= as_of and interest[at] > 0:
+            if not times:
+                first = happened_at[at]
+            times += times == 0 or happened_at[at] != last
+            last = happened_at[at]
+        is_end = line + 1 == len(order)
+        if is_end or user[order[line + 1]] != user[at] or item[order[line + 1]] != item[at]:
+            users[item[at]] += times > 0
+            if times > 1:
+                again[item[at]] += 1
+                returned[count] = item[at]
+                distance[count] = (np.floor(last) - np.floor(first)) / DAY / (times - 1)
+                count += 1
+            times = 0
+    start = _starts(returned[:count], n)
+    place, sorted_ = start[:-1].copy(), np.empty(count, np.float64)
+    for at in range(count):
+        sorted_[place[returned[at]]] = distance[at]
+        place[returned[at]] += 1
+    for own in range(n):
+        low, high = start[own], start[own + 1]
+        days[own] = np.nan
+        if high > low:
+            sorted_[low:high].sort()
+            days[own] = (sorted_[low + (high - low - 1) // 2] + sorted_[low + (high - low) // 2]) / 2

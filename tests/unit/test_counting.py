@@ -36,7 +36,8 @@ def test_steps_are_the_best_of_each_row_and_of_equal_ones_the_lower_items(k, is_
     recency = np.ones(len(user)) if is_tied else rng.uniform(0.1, 1, len(user))
     own, following = (np.ones(ITEMS),) * 2 if is_tied else rng.uniform(0.2, 30, (2, ITEMS))
     expected = dense(user, item, recency, own, following)
-    indptr, indices, data = steps(user, item, recency, own, following, DISTANCES, BACKWARDS, k, 1e9)
+    indices, data = np.empty(ITEMS * k, np.int32), np.empty(ITEMS * k)
+    indptr = steps(user, item, recency, own, following, DISTANCES, BACKWARDS, k, 1e9, indices, data)
     assert len(indptr) == ITEMS + 1
     left_out = 0
     for row in range(ITEMS):
@@ -50,6 +51,5 @@ def test_steps_are_the_best_of_each_row_and_of_equal_ones_the_lower_items(k, is_
 
 def test_no_behaviour_has_no_steps():
     nothing = np.zeros(0, np.int32)
-    indptr, indices, data = steps(nothing, nothing, np.zeros(0), np.ones(3), np.ones(3), 8, 0.6, 100, 1e9)
+    indptr = steps(nothing, nothing, *np.ones((3, 3)), 8, 0.6, 100, 1e9, nothing.copy(), np.zeros(0))
     assert indptr.tolist() == [0, 0, 0, 0]
-    assert len(indices) == len(data) == 0
