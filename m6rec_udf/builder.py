@@ -20,6 +20,7 @@ from m6rec_udf import (
     arrivals,
     basket_learning,
     event_log,
+    item_texts,
     learned,
     lookback,
     models,
@@ -32,7 +33,7 @@ from m6rec_udf import (
 )
 from m6rec_udf.build_state import Clock, Progress, State
 from m6rec_udf.cells import Cells, make_cells
-from m6rec_udf.embed import content_hash, embed_texts
+from m6rec_udf.embed import content_hash
 from m6rec_udf.engine import Engine, InDuckDB
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, checked_settings, no_rows, teaches, train
@@ -194,7 +195,9 @@ class _Build(State):
         self.own = self.engine.features_in_sql(self.found)
         known = None
         if not retrain:
-            known = learned.in_force(self.con, self.settings, basis, self.found, self.items, self.text)
+            known = learned.in_force(
+                *(self.con, self.settings, basis, self.found, self.items, self.text), known_texts=self.known_texts
+            )
         cells = known.cells if known else None  # of the same texts
         cells = cells or make_cells(self.text, seed=self.seed)
         self.clock("embed")
@@ -255,13 +258,15 @@ class _Build(State):
         texts = [t or "" for t in self.items["texts"]]
         self.items["hashes"] = [content_hash(text) for text in texts]
         embedded = self.engine.embed(self.con, self.context.encoder)
-        self.text, more = embed_texts(
-            self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
+        found = item_texts.vectors_of(
+            *(self.con, self.context.encoder, self.items["item_ids"], texts, self.items["hashes"]),
+            progress=self.clock.progress,
         )
-        self.text, blocks, there = vector_columns.joined(self.con, self.context, self.items, self.text)
-        for found in there:
-            self.decide(*found)
-        return embedded + more, blocks
+        self.text, blocks, there = vector_columns.joined(self.con, self.context, self.items, found.vectors)
+        self.known_texts = None if blocks else found
+        for decision in there:
+            self.decide(*decision)
+        return embedded + found.embedded, blocks
 
     def _stage(self, *, anew: bool) -> None:
         """Number users and items, read the behaviour: all of it, or what came since the stored histories."""
@@ -361,13 +366,8 @@ class _Build(State):
         return chosen
 
     def _repeats_allowed(self) -> bool:
-        log = self.log
-        order = log.by_pair[log.is_positive[log.by_pair]]
-        new = np.ones(len(order), bool)
-        new[1:] = (np.diff(log.user[order]) != 0) | (np.diff(log.item[order]) != 0)
-        another = new.copy()
-        another[1:] |= np.diff(log.happened_at[order]) != 0
-        share = 1.0 - float(new.sum()) / max(float(another.sum()), 1.0) if len(order) else 0.0
+        taken, moments = self.log.successes()
+        share = 1.0 - taken / max(moments, 1)
         self.decide(
             "repeats_allowed", share > 0.2, f"{share:.1%} of successes repeat an earlier one; above 20 % allows it"
         )

@@ -17,7 +17,7 @@ import numpy as np
 from m6rec_udf import artefacts, histories, models
 from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.history import Behaviour
-from m6rec_udf.kernels.counting import pair_order
+from m6rec_udf.kernels.counting import pair_order, successes_of
 from m6rec_udf.models import Model
 
 _KINDS: dict[str, Any] = {
@@ -67,6 +67,11 @@ class Log:
     def by_pair(self) -> np.ndarray:
         """Order by (user, item), time inside, int32 ``[e]``."""
         return np.asarray(pair_order(self.user, self.item, self.users, int(self.item.max(initial=0)) + 1))
+
+    def successes(self) -> tuple[int, int]:
+        """(pairs of user and item with a success, different moments of success of all pairs)."""
+        pairs, moments = successes_of(self.by_pair, self.user, self.item, self.happened_at, self.is_positive)
+        return int(pairs), int(moments)
 
     @cached_property
     def _first(self) -> np.ndarray:

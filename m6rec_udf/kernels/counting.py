@@ -13,7 +13,7 @@ from m6rec_udf.kernels.compiled import BOOL, FLOAT32, FLOAT64, INT32, INT64, com
 DAY = 86400.0
 EVENTS, SUCCESSES, SATISFACTION, FIRST, IDLE, TREND = 0, 1, 2, 3, 4, 5  # columns of what is counted for an item
 PRIME = 2_147_483_647
-FINE = 46  # bits of a number that its bin leaves out: 64 bins between a power of two and the next
+FINE = 48  # bits of a number that its bin leaves out: 16 bins between a power of two and the next
 LOWEST = 1022 << (52 - FINE)  # the bin of 0.5
 BINS = 64 << (52 - FINE)  # up to 2 to the power 63
 
@@ -148,6 +148,19 @@ def pair_order(user, item, users, items):
         order[place[user[at]]] = at
         place[user[at]] += 1
     return order
+
+
+@compiled(types.UniTuple(INT64, 2)(given(INT32), given(INT32), given(INT32), given(FLOAT64), given(BOOL)))
+def successes_of(order, user, item, happened_at, is_positive):
+    """How many (user, item) pairs have a success, and at how many moments, pair by pair."""
+    pairs, moments, before = 0, 0, -1
+    for at in order:
+        if is_positive[at]:
+            is_new = before < 0 or user[before] != user[at] or item[before] != item[at]
+            pairs += is_new
+            moments += is_new or happened_at[before] != happened_at[at]
+            before = at
+    return pairs, moments
 
 
 @compiled(
