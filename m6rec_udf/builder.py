@@ -20,6 +20,7 @@ from m6rec_udf import (
     arrivals,
     basket_learning,
     event_log,
+    histories,
     item_texts,
     learned,
     lookback,
@@ -272,10 +273,12 @@ class _Build(State):
         """Number users and items, read the behaviour: all of it, or what came since the stored histories."""
         staging = {name for name, model in self.found.items() if model.layer == "staging"}
         first = staging - {"stg_events"}
-        self.engine.run(self.con, self.found, self.bound, wanted=first)
+        is_stored = not anew and event_log.stored_version(self.con, self.found, self.bound) is not None
+        numbered = histories.with_stored_numbers(self.found) if is_stored else self.found
+        self.engine.run(self.con, numbered, self.bound, wanted=first)
         graded = self.engine.columns(self.con, models.IN_FORCE)
         models.check_columns(graded, self.found[models.IN_FORCE], models.SATISFACTION_COLUMNS)
-        found = None if anew else event_log.appended(self.con, self.found, self.bound)
+        found = event_log.appended(self.con, self.found, self.bound) if is_stored else None
         if found is None:
             self.engine.run(self.con, self.found, self.bound, wanted=staging, keep=frozenset(first))
             self.log, self.staged = event_log.read_log(self.con), frozenset(staging)

@@ -13,6 +13,7 @@ from m6rec_udf.kernels.compiled import BOOL, FLOAT32, FLOAT64, INT32, INT64, com
 DAY = 86400.0
 EVENTS, SUCCESSES, SATISFACTION, FIRST, IDLE, TREND = 0, 1, 2, 3, 4, 5  # columns of what is counted for an item
 PRIME = 2_147_483_647
+ITEM, INTEREST, SATISFACTION_WORD, LOW, HIGH = 0, 1, 2, 3, 4  # words of a stored record, see ``histories.RECORD``
 FINE = 48  # bits of a number that its bin leaves out: 16 bins between a power of two and the next
 LOWEST = 1022 << (52 - FINE)  # the bin of 0.5
 BINS = 64 << (52 - FINE)  # up to 2 to the power 63
@@ -136,17 +137,23 @@ def steps(user, item, recency, own, following, distances, backwards, k, digits, 
     return indptr
 
 
-@compiled(types.Array(INT32, 1, "C")(given(INT32), given(INT32), INT64, INT64))
-def pair_order(user, item, users, items):
-    """Order by (user, item), the order there was inside; int32 ``[e]``: sorted by item, then by user, as cards are."""
-    by_item, place = np.empty(len(item), np.int32), _starts(item, items)
-    for at in range(len(item)):
-        by_item[place[item[at]]] = at
-        place[item[at]] += 1
-    order, place = np.empty(len(user), np.int32), _starts(user, users)
-    for at in by_item:
-        order[place[user[at]]] = at
-        place[user[at]] += 1
+@compiled(types.Array(INT32, 1, "C")(given(INT32), given(INT32)))
+def pair_order(user, item):
+    """Order by (user, item), the order there was inside; int32 ``[e]``. ``user`` is ascending."""
+    order, key = np.empty(len(user), np.int32), np.empty(1024, np.int64)
+    first = 0
+    while first < len(user):
+        end = first
+        while end < len(user) and user[end] == user[first]:
+            end += 1
+        if end - first > len(key):
+            key = np.empty(2 * (end - first), np.int64)
+        for at in range(first, end):
+            key[at - first] = np.int64(item[at]) << 32 | at
+        key[: end - first].sort()
+        for at in range(first, end):
+            order[at] = key[at - first] & 0xFFFFFFFF
+        first = end
     return order
 
 
@@ -311,3 +318,79 @@ def returns_of(order, user, item, interest, happened_at, as_of, users, again, da
         if high > low:
             sorted_[low:high].sort()
             days[own] = (sorted_[low + (high - low - 1) // 2] + sorted_[low + (high - low) // 2]) / 2
+
+
+@compiled(
+    types.boolean(
+        *(given(INT32, 2), given(INT64), given(INT32), given(INT32), FLOAT32, made(INT64)),
+        *(given(INT32), given(INT32), given(FLOAT32), given(FLOAT32), given(FLOAT64), given(BOOL)),
+        *(made(INT32), made(INT32), made(FLOAT32), made(FLOAT32), made(FLOAT64), made(BOOL)),
+    )
+)
+def merge(
+    words,
+    length,
+    owner,
+    numbers,
+    positive_at,
+    reached,
+    new_user,
+    new_item,
+    new_interest,
+    new_satisfaction,
+    new_at,
+    new_is_positive,
+    user,
+    item,
+    interest,
+    satisfaction,
+    happened_at,
+    is_positive,
+):
+    """Stored records and new rows as one log, sorted by user, time and what it was; new ones behind their equals.
+
+    Args:
+        words: int32 ``[r, 5]``, stored records; length: of each owner's; owner: its user number, ascending.
+        numbers: item number by the one that was stored, -1 for none.
+        positive_at: satisfaction from which a record is a success.
+        reached: (new rows, rows of the log) that are done, moved on: records come in several parts.
+        new_user and so on: the new rows, sorted. user and so on: the log.
+
+    Returns False where a record is of an item that has no number.
+    """
+    grades, bits = words.view(np.float32), happened_at.view(np.int64)
+    new, at, record = reached[0], reached[1], 0
+    for own in range(len(owner)):
+        for _ in range(length[own]):
+            stored = words[record, ITEM]
+            if stored < 0 or stored >= len(numbers) or numbers[stored] < 0:
+                return False
+            moment = np.int64(words[record, HIGH]) << 32 | (np.int64(words[record, LOW]) & 0xFFFFFFFF)
+            bits[at] = moment
+            what = numbers[stored]
+            how_much, how_good = grades[record, INTEREST], grades[record, SATISFACTION_WORD]
+            while new < len(new_user):
+                is_before = new_user[new] < owner[own]
+                if new_user[new] == owner[own]:
+                    if new_at[new] != happened_at[at]:
+                        is_before = new_at[new] < happened_at[at]
+                    elif new_item[new] != what:
+                        is_before = new_item[new] < what
+                    elif new_interest[new] != how_much:
+                        is_before = new_interest[new] < how_much
+                    else:
+                        is_before = new_satisfaction[new] < how_good
+                if not is_before:
+                    break
+                user[at], item[at], interest[at] = new_user[new], new_item[new], new_interest[new]
+                satisfaction[at], happened_at[at] = new_satisfaction[new], new_at[new]
+                is_positive[at] = new_is_positive[new]
+                new += 1
+                at += 1
+                bits[at] = moment
+            user[at], item[at], interest[at], satisfaction[at] = owner[own], what, how_much, how_good
+            is_positive[at] = how_good >= positive_at
+            record += 1
+            at += 1
+    reached[0], reached[1] = new, at
+    return True
