@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 import duckdb
-import numpy as np
 
 from m6rec_udf import (
     arrays,

@@ -92,8 +92,8 @@ def in_force(
 ) -> Learned | None:
     """What the version in force has learned, if it still holds for a build with these settings and this ``basis``.
 
-    ``items``, ``text``: columns of ``moment.catalogue`` and the items' text vectors. ``known_texts``: which of these are
-    those of the version in force, where that was seen; else they are compared.
+    ``items``, ``text``: columns of ``moment.catalogue`` and the items' text vectors. ``known_texts``: which of these
+    are those of the version in force, where that was seen; else they are compared.
 
     It holds where nothing that it was learned from was deleted or edited and nobody was forgotten, behaviour with
     impressions and the items have grown by less than 5 % each since, and settings, SQL and event types are the same.
