@@ -176,17 +176,13 @@ def transitions_table(steps: sp.csr_matrix) -> Any:
     """The table feat_item_transitions from ``Activity.transitions``."""
     import pyarrow as pa
 
-    length = np.diff(steps.indptr)
-    lines = np.full((len(length), int(length.max(initial=0))), np.inf)
-    is_there = np.arange(lines.shape[1]) < length[:, None]
-    lines[is_there] = -np.round(steps.data, NEXT_DECIMALS)
-    rank = np.empty(lines.shape, np.int64)
-    np.put_along_axis(rank, np.argsort(lines, axis=1, kind="stable"), np.arange(1, lines.shape[1] + 1)[None], 1)
+    rank = counting.ranks_of(steps.indptr.astype(np.int64), steps.data, 10.0**NEXT_DECIMALS)
+    item = np.repeat(np.arange(steps.shape[0], dtype=np.int32), np.diff(steps.indptr))
     return pa.table(
         {
-            "item_idx": pa.array(np.repeat(np.arange(len(length), dtype=np.int32), length)),
+            "item_idx": pa.array(item),
             "next_item_idx": pa.array(steps.indices.astype(np.int32)),
             "weight": pa.array(steps.data),
-            "neighbour_rank": pa.array(rank[is_there]),
+            "neighbour_rank": pa.array(rank),
         }
     )

@@ -137,6 +137,31 @@ def steps(user, item, recency, own, following, distances, backwards, k, digits, 
     return indptr
 
 
+@compiled(types.Array(INT64, 1, "C")(given(INT64), given(FLOAT64), FLOAT64))
+def ranks_of(indptr, data, digits):
+    """Rank of each weight in its row from 1 on, the largest first; equal ones after rounding in the order they have."""
+    rank, key, order = np.empty(len(data), np.int64), np.empty(0, np.float64), np.empty(0, np.int64)
+    for row in range(len(indptr) - 1):
+        first, size = indptr[row], indptr[row + 1] - indptr[row]
+        if size > len(key):
+            key, order = np.empty(2 * size, np.float64), np.empty(2 * size, np.int64)
+        highest = 0.0
+        for at in range(size):
+            key[at] = np.rint(data[first + at] * digits)
+            highest = max(highest, key[at])
+        if highest * size < 2.0**62:  # number and place fit one word
+            for at in range(size):
+                order[at] = (np.int64(highest) - np.int64(key[at])) * size + at
+            order[:size].sort()
+            for at in range(size):
+                rank[first + order[at] % size] = at + 1
+        else:
+            order[:size] = np.argsort(-key[:size], kind="mergesort")
+            for at in range(size):
+                rank[first + order[at]] = at + 1
+    return rank
+
+
 @compiled(types.Array(INT32, 1, "C")(given(INT32), given(INT32)))
 def pair_order(user, item):
     """Order by (user, item), the order there was inside; int32 ``[e]``. ``user`` is ascending."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from m6rec_udf.kernels.counting import steps
+from m6rec_udf.kernels.counting import ranks_of, steps
 
 USERS, ITEMS, DISTANCES, BACKWARDS = 60, 40, 3, 0.6
 
@@ -53,3 +53,14 @@ def test_no_behaviour_has_no_steps():
     nothing = np.zeros(0, np.int32)
     indptr = steps(nothing, nothing, *np.ones((3, 3)), 8, 0.6, 100, 1e9, nothing.copy(), np.zeros(0))
     assert indptr.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("greatest", [1.0, 1e12], ids=["packed", "too large to pack"])
+def test_ranks_of_a_row(greatest):
+    rng = np.random.default_rng(2)
+    indptr = np.cumsum([0, 5, 0, 1, 300, 40])
+    data = np.round(rng.uniform(0, 1, indptr[-1]), 1) * greatest
+    rank = ranks_of(indptr, data, 1e9)
+    for first, end in zip(indptr, indptr[1:], strict=False):
+        order = np.lexsort((np.arange(end - first), -data[first:end]))
+        np.testing.assert_array_equal(rank[first:end][order], np.arange(1, end - first + 1))
