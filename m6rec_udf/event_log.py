@@ -187,7 +187,7 @@ def _merged(
     whole = [np.empty(size, kind) for kind in _KINDS.values()]
     reached, first = np.zeros(2, np.int64), 0
     for length, records in parts:
-        words = np.require(records.view(np.int32).reshape(-1, histories.RECORD.itemsize // 4), requirements="CA")
+        words = np.require(records.view(np.int32).reshape(-1, histories.RECORD.itemsize // 4), requirements=["C", "A"])
         own = owner[first : first + len(length)]
         first += len(length)
         if not merge(words, length, own, numbers, np.float32(positive_at), reached, *new, *whole):

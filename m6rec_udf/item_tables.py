@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from m6rec_udf.item_models import ARTEFACTS, MATRIX
 from m6rec_udf.query import one
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import duckdb
     import scipy.sparse as sp
 
@@ -31,7 +33,7 @@ def write_item_tables(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, prefix
     import pyarrow as pa
 
     index = np.arange(snapshot.n, dtype=np.int32)
-    tables = {
+    tables: dict[str, Callable[[], dict[str, Any]]] = {
         "item_neighbours": lambda: _neighbours(snapshot.item_item),
         "item_factors": lambda: {
             "item_idx": index,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,6 @@ def test_ranks_of_a_row(greatest):
     indptr = np.cumsum([0, 5, 0, 1, 300, 40])
     data = np.round(rng.uniform(0, 1, indptr[-1]), 1) * greatest
     rank = ranks_of(indptr, data, 1e9)
-    for first, end in zip(indptr, indptr[1:], strict=False):
+    for first, end in pairwise(indptr):
         order = np.lexsort((np.arange(end - first), -data[first:end]))
         np.testing.assert_array_equal(rank[first:end][order], np.arange(1, end - first + 1))
