@@ -53,17 +53,21 @@ class Scores:
 
     def __init__(self, snapshot: Snapshot, profile: Profile) -> None:
         self.snapshot, self.profile = snapshot, profile
-        own = profile.first, profile.item, profile.long_weight
+        own = (profile.first, profile.item), profile.long_weight
         self.factors = proposing.folded(*own, snapshot.fold_in)
         self.text = proposing.of_length_one(proposing.folded(*own, snapshot.text))
+
+    @property
+    def vectors(self) -> tuple[np.ndarray, ...]:
+        """(factors of the users, of the items, text vectors of the users, of the items)."""
+        return self.factors, self.snapshot.factors, self.text, self.snapshot.text
 
     def of_pairs(self, row: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Scores of (row, item) pairs, rows ascending, float32 ``[len(SCORED), pairs]``; 0 for nothing to say."""
         snapshot, profile = self.snapshot, self.profile
-        own = profile.first, profile.item, profile.long_weight, profile.short_weight
-        links = *snapshot.following, *snapshot.linked, snapshot.trend_factor
-        vectors = self.factors, snapshot.factors, self.text, snapshot.text
-        return np.asarray(proposing.scores_of(*own, *links, *vectors, row, item))
+        users, weights = (profile.first, profile.item), (profile.long_weight, profile.short_weight)
+        links = snapshot.following, snapshot.linked, snapshot.trend_factor
+        return np.asarray(proposing.scores_of(users, weights, links, self.vectors, (row, item)))
 
 
 def propose(
@@ -90,38 +94,25 @@ def propose(
     persons = _by_user(profile.users, *barred(snapshot, extra))
     more = _by_user(profile.users, *_proposals(extra))
     scores = Scores(snapshot, profile)
-    near, near_found = _near(snapshot, profile, scores.text, mask, persons) if "semantic" in enabled else _none(profile)
-    segment, *segment_lists = _segments(snapshot, profile)
+    near = _near(snapshot, profile, scores.text, mask, persons) if "semantic" in enabled else _none(profile)
     with snapshot.workspace() as work:
         found = proposing.proposed(
-            profile.first,
-            profile.item,
-            profile.long_weight,
-            profile.short_weight,
-            profile.buy_again,
-            segment,
-            *persons,
-            *more,
+            (profile.first, profile.item),
+            (profile.long_weight, profile.short_weight, profile.buy_again),
+            persons,
+            more,
             mask,
-            *snapshot.following,
-            *snapshot.linked,
-            snapshot.trend_factor,
-            scores.factors,
-            snapshot.factors,
-            *snapshot.factors_by_length,
-            scores.text,
-            snapshot.text,
+            (snapshot.following, snapshot.linked, snapshot.trend_factor),
+            scores.vectors,
+            snapshot.factors_by_length,
             near,
-            near_found,
-            snapshot.popular_order,
-            snapshot.trending_order,
-            snapshot.fresh_order,
-            *segment_lists,
+            (snapshot.popular_order, snapshot.trending_order, snapshot.fresh_order),
+            _segments(snapshot, profile),
             bits,
             exclude_seen,
             at_least,
             PER_STRATEGY,
-            *work,
+            work,
         )
     return Candidates(*found)
 
@@ -205,9 +196,9 @@ def _nearest(
     persons: tuple[np.ndarray, ...],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The best of some cells (nearest ones, where each starts, items): items, how many, how many were open."""
-    own = (mask, *pairs, *persons, PER_STRATEGY, PER_STRATEGY + SPARE)
+    own = (mask, pairs, persons, PER_STRATEGY, PER_STRATEGY + SPARE)
     with snapshot.workspace() as work:
-        items, found, open_ = proposing.nearest_of(line, *cells, vectors, snapshot.text, *own, *work)
+        items, found, open_ = proposing.nearest_of(line, cells, vectors, snapshot.text, *own, work)
     return items, found, open_
 
 

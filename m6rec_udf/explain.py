@@ -28,14 +28,17 @@ def evidence_of(snapshot: Snapshot, profile: Profile, item: np.ndarray, row: np.
         item: int64 ``[t]`` item_idx, -1 for items the build does not know.
         row: int64 ``[t]`` the user of each item.
     """
-    own = profile.first, profile.item, profile.interest, profile.long_weight
-    return np.asarray(strongest(*own, row, item, *snapshot.linked, *snapshot.following, snapshot.text))
+    users, weights, links = (profile.first, profile.item), (profile.interest, profile.long_weight), _links(snapshot)
+    return np.asarray(strongest(users, weights, (row, item), links, snapshot.text))
+
+
+def _links(snapshot: Snapshot) -> tuple[tuple[np.ndarray, ...], ...]:
+    return snapshot.linked, snapshot.following
 
 
 def _speaking(snapshot: Snapshot, profile: Profile, item: int) -> list[tuple[int, float]]:
     """(item_idx, share) of the history items of one user that say most for an item; the first one as evidence_of."""
-    own = profile.item, profile.interest, profile.long_weight, item
-    weight = said(*own, *snapshot.linked, *snapshot.following, snapshot.text)
+    weight = said(profile.item, (profile.interest, profile.long_weight), item, _links(snapshot), snapshot.text)
     order = np.argsort(-np.round(weight, 9), kind="stable")[:EVIDENCE]
     return [(int(profile.item[at]), float(weight[at] / weight.sum())) for at in order if weight[at] > 0]
 

@@ -4,7 +4,7 @@
 For one user it is read in pieces that cost little to plan: ``m6.unread_events`` as they came in, graded by
 ``m6.graded``, and ``m6.recent_reactions`` where ``m6.unread_feedback`` says that there may be some.
 Triggers note in ``m6.history_edits`` whose events were updated or deleted since: theirs is read afresh. Feedback and
-impressions have no triggers, since a table with triggers takes no INSERT OR IGNORE (DuckDB 2.0.1), which they need:
+impressions have no triggers, since a table whose triggers look at rows takes no ON CONFLICT (DuckDB 2.0.1):
 what is changed by hand in those a build has read counts from the next build on, or for whoever is noted there.
 """
 

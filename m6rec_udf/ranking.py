@@ -20,23 +20,12 @@ def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndar
     """Feature matrix of the candidates, float32 ``[c, len(FEATURES)]``; NaN where nothing is known."""
     x = np.empty((len(found.row), len(FEATURES)), np.float32)
     described(
-        profile.first,
-        profile.item,
-        profile.events.astype(np.float64),
-        profile.last_days,
-        profile.long_weight,
-        profile.buy_again,
-        _user_features(profile),
-        profile.mean_log_price,
-        found.row,
-        found.item,
-        found.supporters,
-        found.scores,
-        snapshot.item_features,
-        snapshot.category,
-        snapshot.brand,
+        (profile.first, profile.item),
+        (profile.events.astype(np.float64), profile.last_days, profile.long_weight, profile.buy_again),
+        (_user_features(profile), profile.mean_log_price),
+        (found.row, found.item, found.supporters, found.scores),
+        (snapshot.item_features, snapshot.category, snapshot.brand, snapshot.repurchase_days),
         snapshot.labels,
-        snapshot.repurchase_days,
         profile.span,
         x,
     )

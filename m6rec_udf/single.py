@@ -21,6 +21,19 @@ from m6rec_udf.arrays import PEOPLE, of_version
 from m6rec_udf.arrow import item_index, whole
 from m6rec_udf.errors import NotBuiltError
 from m6rec_udf.histories import unpacked
+from m6rec_udf.list_state import (
+    AMONG,
+    BLOCKED,
+    BOOST,
+    EVENT,
+    SEGMENT,
+    STATE,
+    UNREAD,
+    State,
+    extra_candidates,
+    weights_by_bit,
+    weights_of_policy,
+)
 from m6rec_udf.registry import Context, Function
 from m6rec_udf.user_history import History, Stored, read_afresh, with_what_came_later
 
@@ -32,8 +45,6 @@ ASKED = (
     'STRUCT("user" VARCHAR, "domain" VARCHAR, has_among BOOLEAN, exclude_seen BOOLEAN, k INTEGER, diversity DOUBLE, '
     'calibrated DOUBLE, "until" DOUBLE, "version" BIGINT, "policy" BIGINT, seed BIGINT, quotas MAP(VARCHAR, DOUBLE))'
 )
-STATE = "STRUCT(kind INTEGER, a VARCHAR, b VARCHAR, c VARCHAR, x DOUBLE, n BIGINT, m BIGINT, packed BLOB)[]"
-IN_FORCE, STRATEGY, SEGMENT, BLOCKED, EXTRA, AMONG, BOOST, EDITED, TYPES, MARK, EVENT, STORED, UNREAD = range(13)
 LINE = {
     "user_id": "VARCHAR",
     "item_id": "VARCHAR",
@@ -50,7 +61,7 @@ LINE = {
     "segment": "VARCHAR",
     "weights_domain": "VARCHAR",
     "because_item_id": "VARCHAR",
-    "because_title": "VARCHAR",
+    "reason": "VARCHAR",
     "drawn_seed": "BIGINT",
     "token": "VARCHAR",
 }
@@ -106,42 +117,6 @@ class Asked:
         return [self.domain] if self.quotas is None else list(self.quotas)
 
 
-class State:
-    """Rows of the file that a list depends on, as the query's transaction sees them."""
-
-    def __init__(self, rows: Any) -> None:
-        flat = rows.flatten()
-        self.kind, self._a = np.asarray(flat.field(0)), flat.field(1)
-        few = np.flatnonzero((self.kind != BLOCKED) & (self.kind != AMONG))
-        self.packed = flat.field(7).take(_array(np.flatnonzero(self.kind == STORED)))
-        if len(few) < len(self.kind):
-            flat = flat.take(_array(few))
-        self._rows: dict[int, list[tuple[Any, ...]]] = {}
-        columns = (flat.field(at).to_pylist() for at in range(1, 7))
-        for kind, *row in zip(self.kind[few].tolist(), *columns, strict=True):
-            self._rows.setdefault(kind, []).append(tuple(row))
-
-    def rows(self, kind: int) -> list[tuple[Any, ...]]:
-        """(a, b, c, x, n, m) of the rows of a kind; not of BLOCKED and AMONG, which may be many."""
-        return self._rows.get(kind, [])
-
-    @property
-    def is_edited(self) -> bool:
-        """Whether there is no stored history to read: none was made, or events or event types were edited since."""
-        types, made_with = ([a for a, *_ in self.rows(kind)] for kind in (TYPES, MARK))
-        return bool(self.rows(EDITED)) or made_with != types
-
-    def ids(self, kind: int) -> Any:
-        """Column a of the rows of a kind, an Arrow array."""
-        return self._a.take(_array(np.flatnonzero(self.kind == kind)))
-
-
-def _array(values: np.ndarray) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values)
-
-
 def _mask_of(snapshot: Snapshot, ids: Any) -> np.ndarray:
     """Mask of the items of an Arrow array of ids; kept per content, so that a large set is looked up once."""
     import pyarrow as pa
@@ -188,29 +163,17 @@ def _allowed(context: Context, snapshot: Snapshot, state: State, asked: Asked) -
     return mask
 
 
-def _weights(state: State, segment: str, domain: str | None, bits: dict[str, int]) -> dict[int, float]:
-    """Weight by bit of the enabled strategies: those of the segment, else everybody's; of the domain, else all."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for own_domain, own_segment, strategy, weight, *_ in state.rows(IN_FORCE):
-        if strategy in bits:
-            found.setdefault((own_segment, own_domain), {})[bits[strategy]] = weight
-    for own_segment in (segment, "*"):
-        for own_domain in (domain or "*", "*"):
-            if (own_segment, own_domain) in found:
-                return dict(sorted(found[own_segment, own_domain].items()))
-    return {}
-
-
 def _history(context: Context, snapshot: Snapshot, version: int, state: State, user: str) -> History:
     if state.is_edited:
         return read_afresh(context, snapshot, user)
-    types_hash, *_, made_by, _ = state.rows(MARK)[0]
+    made_by = state.kept.histories_of
+    assert made_by is not None
     stored = Stored(
         snapshot if made_by == version else of_version(context, made_by),
         unpacked(state.packed)[1],
-        (made_by, types_hash),
+        (made_by, state.kept.grading),
     )
-    events = [(item, kind, value, moment) for item, kind, _, value, moment, _ in state.rows(EVENT)]
+    events = state.rows(EVENT)
     return with_what_came_later(context, snapshot, user, stored, events, has_feedback=bool(state.rows(UNREAD)))
 
 
@@ -218,25 +181,25 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
     """The lines of one user's list, best first."""
     from m6rec_udf.listing import Request, boost_of, drawn, lists_of, weights_of
 
-    *_, model, policy = state.rows(IN_FORCE)[0]
-    version = model if asked.version is None else asked.version
+    kept = state.kept
+    version = kept.model if asked.version is None else asked.version
     if version is None:
         raise NotBuiltError("nothing is built in this file, expected a build in force", "run m6rec_udf.build(con)")
-    policy = int(policy or 0)
+    policy = (kept.policy or 0) if asked.policy is None else asked.policy
     segment = next((a for a, *_ in state.rows(SEGMENT) if a is not None), "*")
     snapshot = of_version(context, version)
     assert snapshot.model is not None
     history = _history(context, snapshot, version, state, asked.user)
-    proposed = [(a, n) for a, _, _, x, n, _ in state.rows(EXTRA) if x == version and a in snapshot.index]
-    extra = [(snapshot.index[a], n) for a, n in proposed]
-    strategies = state.rows(STRATEGY)
-    bits = {a: n for a, _, _, x, n, _ in strategies if x}
-    weights = [_weights(state, segment, domain, bits) for domain in asked.domains]
+    proposed = extra_candidates(context, kept, version, asked.user)
+    extra = [(snapshot.index[item], bit) for item, bit in proposed if item in snapshot.index]
+    bits = {strategy: bit for strategy, bit, is_enabled in kept.strategies if is_enabled}
+    of_policy = weights_of_policy(context, kept, policy)
+    weights = [weights_by_bit(of_policy, segment, domain, bits) for domain in asked.domains]
     request = Request(
         k=asked.k,
         allowed=_allowed(context, snapshot, state, asked),
         exclude_seen=asked.exclude_seen,
-        boost=boost_of(snapshot, {a: x for a, _, _, x, *_ in state.rows(BOOST)}),
+        boost=boost_of(snapshot, {item: boost for item, _, boost, _ in state.rows(BOOST)}),
         diversity=asked.diversity,
         calibrated=asked.calibrated,
         quotas=asked.quotas,
@@ -249,7 +212,7 @@ def one_list(context: Context, state: State, asked: Asked) -> list[dict[str, Any
         uniform=drawn([asked.seed], [asked.user], min(asked.k, snapshot.n) * request.parts),
         extra=_extra_of(extra),
     )
-    slots = _slots(snapshot, found, {n: a for a, *_, n, _ in strategies})
+    slots = _slots(snapshot, found, {bit: strategy for strategy, bit, _ in kept.strategies})
     if sum(slot["strategy"] != "seen" for slot in slots) < asked.k:
         slots = _filled(context, snapshot, state, asked, slots, history.seen(snapshot, asked.until))
     same = {
@@ -280,13 +243,29 @@ def _slots(snapshot: Snapshot, found: Lists, strategies: dict[int, str]) -> list
             "eligible": eligible,
             "propensity": None if math.isnan(propensity) else propensity,
             "because_item_id": None if because < 0 else ids[because],
-            "because_title": None if because < 0 else snapshot.titles[because],
+            "reason": reason("seen" if bit < 0 else strategies.get(bit), *_evidence(snapshot, because)),
             "domain": snapshot.settings["domains"][snapshot.domain[item]],
         }
         for rank, (item, score, satisfaction, bit, supporters, eligible, propensity, because) in enumerate(
             zip(*(column.tolist() for column in found.columns()), strict=True), 1
         )
     ]
+
+
+def _evidence(snapshot: Snapshot, item: int) -> tuple[str | None, str | None]:
+    """(item_id, title) of the item of the history that speaks for a line; item: -1 for none."""
+    return (None, None) if item < 0 else (snapshot.item_ids[item], snapshot.titles[item])
+
+
+def reason(strategy: str | None, item_id: str | None, title: str | None) -> str:
+    """Why a line is in a list, in words: the macro m6.reason, which costs a single list as much as its features."""
+    if strategy == "seen":
+        return "you know this one; nothing new is left"
+    if item_id is not None:
+        return f'because of "{item_id if title is None else title}" in your history'
+    if strategy in ("fresh", "new"):
+        return "new in the catalogue"
+    return "liked by many" if strategy == "popular" else "popular lately"
 
 
 def _extra_of(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
@@ -334,7 +313,7 @@ def _filled(
             "eligible": 0,
             "propensity": None if asked.seed is None else 1.0,
             "because_item_id": None,
-            "because_title": None,
+            "reason": reason("seen" if item_id in known else "new", None, None),
             "domain": domain,
         }
         for item_id, domain in new

@@ -19,6 +19,8 @@ __all__ = [
     "FLOAT64",
     "INT32",
     "INT64",
+    "MATRIX",
+    "PAIRS",
     "REORDERED",
     "UINT8",
     "UINT64",
@@ -26,6 +28,7 @@ __all__ = [
     "given",
     "made",
     "place",
+    "row_of",
     "types",
 ]
 
@@ -44,6 +47,15 @@ def given(kind: Any, dimensions: int = 1) -> Any:
 def made(kind: Any, dimensions: int = 1) -> Any:
     """Type of an array that a kernel writes."""
     return types.Array(kind, dimensions, "C")
+
+
+def row_of(*kinds: Any) -> Any:
+    """Type of a tuple of things that belong together; a kernel takes it apart by name."""
+    return types.Tuple(kinds)
+
+
+PAIRS = row_of(given(INT64), given(INT64))  # (where each user's items begin, the items user by user)
+MATRIX = row_of(given(INT64), given(INT32), given(FLOAT32))  # CSR over items: (where each row begins, columns, values)
 
 
 def compiled(signature: Any = None, *, fastmath: bool | set[str] = False) -> Callable[[Kernel], Kernel]:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from m6rec_udf.kernels.compiled import FLOAT32, FLOAT64, INT32, INT64, UINT64, compiled, given, made, types
+from m6rec_udf.kernels.compiled import (
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    PAIRS,
+    UINT64,
+    compiled,
+    given,
+    made,
+    row_of,
+    types,
+)
 
 FEATURES: tuple[str, ...] = (
     "item_log_events",
@@ -102,55 +114,32 @@ def _shares(first, last, pair_item, weight, begin, end, item, code, total, x, co
 
 @compiled(
     types.void(
-        given(INT64),
-        given(INT64),
-        given(FLOAT64),
-        given(FLOAT64),
-        given(FLOAT64),
-        given(FLOAT64),
-        given(FLOAT64, 2),
-        given(FLOAT64),
-        given(INT64),
-        given(INT64),
-        given(UINT64),
-        given(FLOAT32, 2),
-        given(FLOAT32, 2),
-        given(INT32),
-        given(INT32),
+        PAIRS,
+        row_of(given(FLOAT64), given(FLOAT64), given(FLOAT64), given(FLOAT64)),
+        row_of(given(FLOAT64, 2), given(FLOAT64)),
+        row_of(given(INT64), given(INT64), given(UINT64), given(FLOAT32, 2)),
+        row_of(given(FLOAT32, 2), given(INT32), given(INT32), given(FLOAT32)),
         INT64,
-        given(FLOAT32),
         FLOAT64,
         made(FLOAT32, 2),
     )
 )
-def described(
-    first,
-    pair_item,
-    events,
-    last_days,
-    long_weight,
-    again,
-    of_user,
-    mean_log_price,
-    row,
-    item,
-    supporters,
-    scores,
-    of_item,
-    category,
-    brand,
-    labels,
-    repurchase_days,
-    span,
-    x,
-):
+def described(users, behaviour, of_users, candidates, items, labels, span, x):
     """Fill in the features ``x`` (float32 ``[c, len(FEATURES)]``) of candidates sorted by (row, item).
 
     Args:
-        of_user: float64 ``[users, features named user_*]``.
-        of_item: float32 ``[n, features named item_*]``.
+        behaviour: of the pairs of ``users``: events, days since the last one, weight, how much the item is due again.
+        of_users: (float64 ``[users, features named user_*]``, mean logarithm of the prices paid).
+        candidates: row, item, supporters, scores ``[STRATEGIES, c]``.
+        items: (float32 ``[n, features named item_*]``, code of the category, of the brand, days between purchases).
         labels: more than any code of a category or brand.
+        span: days of the log.
     """
+    first, pair_item = users
+    events, last_days, long_weight, again = behaviour
+    of_user, mean_log_price = of_users
+    row, item, supporters, scores = candidates
+    of_item, category, brand, repurchase_days = items
     total = np.zeros(labels + 1, np.float64)
     begin, count = 0, len(row)
     while begin < count:

@@ -8,13 +8,15 @@ from m6rec_udf.kernels.compiled import (
     BOOL,
     FLOAT32,
     FLOAT64,
-    INT32,
     INT64,
+    MATRIX,
+    PAIRS,
     REORDERED,
     UINT64,
     compiled,
     given,
     made,
+    row_of,
     types,
 )
 
@@ -148,9 +150,10 @@ def _cosine(text, i, j):
 
 
 @compiled()
-def _cell(start, column, value, i, j):
+def _cell(matrix, i, j):
     """Entry (i, j) of a CSR matrix whose columns are ascending; 0 where nothing is stored."""
-    low, high = start[i], start[i + 1]
+    begin, column, value = matrix
+    low, high = begin[i], begin[i + 1]
     end = high
     while low < high:
         middle = (low + high) >> 1
@@ -162,31 +165,16 @@ def _cell(start, column, value, i, j):
 
 
 @compiled()
-def _said(
-    a,
-    b,
-    pair_item,
-    interest,
-    weight,
-    one,
-    item_item_start,
-    item_item_item,
-    item_item_data,
-    start,
-    column,
-    value,
-    text,
-    out,
-):
+def _said(a, b, pair_item, weights, one, links, text, out):
     """What each pair a to b of a user says for an item, into ``out``."""
+    interest, weight = weights
+    linked, following = links
     most = 0.0
     for pair in range(a, b):
         own = pair_item[pair]
         out[pair - a] = 0.0
         if interest[pair] > 0 and own != one:
-            linked = _cell(item_item_start, item_item_item, item_item_data, own, one)
-            linked += _cell(start, column, value, own, one)
-            out[pair - a] = linked * weight[pair]
+            out[pair - a] = (_cell(linked, own, one) + _cell(following, own, one)) * weight[pair]
             most = max(most, out[pair - a])
     if most <= 0:
         for pair in range(a, b):
@@ -198,93 +186,40 @@ def _said(
                     out[pair - a] = cosine * max(weight[pair], 1e-9)
 
 
-_CSR = (given(INT64), given(INT32), given(FLOAT32))
+_WEIGHTS = row_of(given(FLOAT64), given(FLOAT64))  # of the pairs: interest, weight
+_LINKS = row_of(MATRIX, MATRIX)  # item-item, co-visitation
 
 
-@compiled(
-    types.Array(FLOAT64, 1, "C")(given(INT64), given(FLOAT64), given(FLOAT64), INT64, *_CSR, *_CSR, given(FLOAT32, 2))
-)
-def said(
-    pair_item, interest, weight, item, item_item_start, item_item_item, item_item_data, start, column, value, text
-):
+@compiled(types.Array(FLOAT64, 1, "C")(given(INT64), _WEIGHTS, INT64, _LINKS, given(FLOAT32, 2)))
+def said(pair_item, weights, item, links, text):
     """What each item of one user's history says for an item, float64 ``[pairs]``, 0 for nothing."""
     out = np.zeros(len(pair_item), np.float64)
-    _said(
-        0,
-        len(pair_item),
-        pair_item,
-        interest,
-        weight,
-        item,
-        item_item_start,
-        item_item_item,
-        item_item_data,
-        start,
-        column,
-        value,
-        text,
-        out,
-    )
+    _said(0, len(pair_item), pair_item, weights, item, links, text, out)
     return out
 
 
-@compiled(
-    types.Array(INT64, 1, "C")(
-        given(INT64),
-        given(INT64),
-        given(FLOAT64),
-        given(FLOAT64),
-        given(INT64),
-        given(INT64),
-        *_CSR,
-        *_CSR,
-        given(FLOAT32, 2),
-    )
-)
-def strongest(
-    first,
-    pair_item,
-    interest,
-    weight,
-    row,
-    item,
-    item_item_start,
-    item_item_item,
-    item_item_data,
-    start,
-    column,
-    value,
-    text,
-):
-    """item_idx of the history item that says most for each line, ties after 9 digits by item; -1 for none."""
+@compiled(types.Array(INT64, 1, "C")(PAIRS, _WEIGHTS, row_of(given(INT64), given(INT64)), _LINKS, given(FLOAT32, 2)))
+def strongest(users, weights, lines, links, text):
+    """item_idx of the history item that says most for each line, ties after 9 digits by item; -1 for none.
+
+    Args:
+        lines: (user, item) of each line; item -1 for none.
+    """
+    first, pair_item = users
+    row, item = lines
     out = np.full(len(item), -1)
     longest = 0
     for user in range(len(first) - 1):
         longest = max(longest, first[user + 1] - first[user])
-    weights = np.empty(longest, np.float64)
+    own = np.empty(longest, np.float64)
     for at in range(len(item)):
         if item[at] < 0:
             continue
         a, b = first[row[at]], first[row[at] + 1]
-        _said(
-            a,
-            b,
-            pair_item,
-            interest,
-            weight,
-            item[at],
-            item_item_start,
-            item_item_item,
-            item_item_data,
-            start,
-            column,
-            value,
-            text,
-            weights,
-        )
+        _said(a, b, pair_item, weights, item[at], links, text, own)
         most = -np.inf
         for pair in range(a, b):
-            rounded = np.rint(weights[pair - a] * 1e9) / 1e9
-            if rounded > most and weights[pair - a] > 0:
+            rounded = np.rint(own[pair - a] * 1e9) / 1e9
+            if rounded > most and own[pair - a] > 0:
                 out[at], most = pair_item[pair], rounded
     return out

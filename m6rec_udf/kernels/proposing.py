@@ -10,12 +10,15 @@ from m6rec_udf.kernels.compiled import (
     FLOAT64,
     INT32,
     INT64,
+    MATRIX,
+    PAIRS,
     REORDERED,
     UINT8,
     UINT64,
     compiled,
     given,
     made,
+    row_of,
     types,
 )
 
@@ -97,31 +100,62 @@ def _bound(value, count, k, bins):
 
 
 @compiled()
-def _add_up(first, last, pair_item, weight, indptr, indices, data, total, marks, touched):
+def _add_up(user, users, weight, matrix, total, marks, touched):
     """Sum the rows of the history's items, each times its weight; returns the number of items said something about."""
+    first, pair_item = users
+    begin, column, value = matrix
     count = 0
-    for pair in range(first, last):
+    for pair in range(first[user], first[user + 1]):
         own = np.float32(weight[pair])
         if own > 0:
             row = pair_item[pair]
-            for at in range(indptr[row], indptr[row + 1]):
-                item = indices[at]
+            for at in range(begin[row], begin[row + 1]):
+                item = column[at]
                 if not marks[item] & TOUCHED:
                     marks[item] |= TOUCHED
                     touched[count] = item
                     count += 1
-                total[item] += own * data[at]
+                total[item] += own * value[at]
+    for at in range(count):
+        marks[touched[at]] &= ~TOUCHED
     return count
 
 
 @compiled()
-def _by_length(left, user, order, vectors, length, head, tail, mask, marks, reasons, k, value, item, bins, out):
+def _open(total, touched, count, mask, marks, reasons, value, item):
+    """The scores of what may be proposed and has one; returns how many."""
+    found = 0
+    for at in range(count):
+        one = touched[at]
+        if mask[one] and not marks[one] & reasons and total[one] >= TINY:
+            value[found], item[found] = total[one], one
+            found += 1
+    return found
+
+
+@compiled()
+def _mark(user, users, marks, mark):
+    first, item = users
+    for at in range(first[user], first[user + 1]):
+        marks[item[at]] |= mark
+
+
+@compiled()
+def _clear(user, users, marks):
+    first, item = users
+    for at in range(first[user], first[user + 1]):
+        marks[item[at]] = 0
+
+
+@compiled()
+def _by_length(left, user, by_length, mask, marks, reasons, k, value, item, bins, out):
     """The k items whose vectors, times their trend, have the largest products with the user's.
 
     The longest vectors come first: no product is larger than that of the lengths, so the search ends where that
     cannot reach the k best any more; nor is what the dimensions behind the first ones add. Exact (Li, Chan, Yiu and
     Mamoulis 2017, "FEXIPRO").
     """
+    order, vectors, length, head, tail = by_length
     reach = np.float32(np.sqrt(_dot(left, user, left, user)) * (1 + MARGIN))
     rest = np.float32(0)
     for at in range(head.shape[1], left.shape[1]):
@@ -184,22 +218,57 @@ def _distinct(proposals, count):
     return out
 
 
-_WORK = (made(UINT8), made(FLOAT32), made(FLOAT32), made(INT32), made(INT32), made(FLOAT32), made(INT32))
+@compiled()
+def _due_again(user, users, again, mask, marks, k, out):
+    """The items of the history that are most due, into ``out``, ties by item; returns how many."""
+    first, pair_item = users
+    a, b = first[user], first[user + 1]
+    score, items = np.empty(b - a, np.float64), np.empty(b - a, np.int64)
+    found = 0
+    for pair in range(a, b):
+        one = pair_item[pair]
+        if again[pair] > 0 and mask[one] and not marks[one] & SHUT:
+            score[found], items[found] = -np.rint(again[pair] * 1e9) / 1e9, one
+            found += 1
+    best = np.argsort(score[:found], kind="mergesort")[:k]  # pairs stand by item, so ties do too
+    for at in range(len(best)):
+        out[at] = items[best[at]]
+    return len(best)
+
+
+@compiled()
+def _add_history(user, users, mask, marks, proposals, count):
+    """Add the items of the history that are not among the sorted proposals and mark them; returns the new count."""
+    first, pair_item = users
+    known = count
+    for pair in range(first[user], first[user + 1]):
+        one = pair_item[pair]
+        if mask[one] and not marks[one] & SHUT:
+            at = np.searchsorted(proposals[:known], one * WIDTH)
+            if at == known or proposals[at] // WIDTH != one:
+                proposals[count] = one * WIDTH + NOBODY
+                marks[one] |= TOUCHED
+                count += 1
+    proposals[:count].sort()
+    return count
+
+
+_WORK = row_of(made(UINT8), made(FLOAT32), made(FLOAT32), made(INT32), made(INT32), made(FLOAT32), made(INT32))
 
 
 def workspace(n: int) -> tuple[np.ndarray, ...]:
-    """Arrays of one entry per item for ``proposed`` and ``nearest_of`` to work on."""
+    """Arrays of one entry per item for kernels to work on: marks, visits, links, visited, linked, value, item.
+
+    The first three are zero, and are left so.
+    """
     zeros = np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n, np.float32)
     return (*zeros, np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32), np.empty(n, np.int32))
 
 
-_PAIRS = (given(INT64), given(INT64))  # where each user's start, the item of each
-_CSR = (given(INT64), given(INT32), given(FLOAT32))
-
-
-@compiled(types.Array(FLOAT32, 2, "C")(*_PAIRS, given(FLOAT64), given(FLOAT32, 2)), fastmath=REORDERED)
-def folded(first, pair_item, weight, vectors):
+@compiled(types.Array(FLOAT32, 2, "C")(PAIRS, given(FLOAT64), given(FLOAT32, 2)), fastmath=REORDERED)
+def folded(users, weight, vectors):
     """Sum of the vectors of each user's items, times their positive weights, float32 ``[users, d]``."""
+    first, pair_item = users
     out = np.zeros((len(first) - 1, vectors.shape[1]), np.float32)
     for user in range(len(out)):
         for pair in range(first[user], first[user + 1]):
@@ -235,62 +304,41 @@ def products(left, right):
 @compiled(
     types.Tuple((types.Array(INT64, 2, "C"), types.Array(INT64, 1, "C"), types.Array(INT64, 1, "C")))(
         given(FLOAT32, 2),
-        given(INT64, 2),
-        given(INT32),
-        given(INT32),
+        row_of(given(INT64, 2), given(INT32), given(INT32)),
         given(FLOAT32, 2),
         given(FLOAT32, 2),
         given(BOOL),
-        *_PAIRS,
-        *_PAIRS,
+        PAIRS,
+        PAIRS,
         INT64,
         INT64,
-        *_WORK,
+        _WORK,
     )
 )
-def nearest_of(
-    line,
-    cells,
-    cell_start,
-    cell_order,
-    left,
-    text,
-    mask,
-    first,
-    pair_item,
-    barred_first,
-    barred_item,
-    k,
-    wide,
-    marks,
-    _visits,
-    _links,
-    _visited,
-    _linked,
-    value,
-    item,
-):
+def nearest_of(line, cells, left, text, mask, users, barred, k, wide, work):
     """The k open items of some cells that are nearest to each user's vector.
 
     Args:
-        line: float32 ``[users, w]`` products of the user's vector and the items of ``cells`` (int64 ``[users, c]``),
-            one cell behind the other; they select a front, whose scores are computed pair by pair. Without columns all
-            scores are.
+        line: float32 ``[users, w]`` products of the user's vector (``left``) and the items of the user's cells, one
+            cell behind the other; they select a front of ``wide``, whose scores are computed pair by pair. Without
+            columns all scores are.
+        cells: (int64 ``[users, c]`` cells of each user, where each cell begins, items cell by cell).
+        work: see ``workspace``.
 
     Returns (items ``[users, k]``, how many there are, how many open items were looked at).
     """
-    users = len(line)
-    out, found, looked = np.empty((users, k), np.int64), np.zeros(users, np.int64), np.zeros(users, np.int64)
+    nearest, cell_start, cell_order = cells
+    marks, _, _, _, _, value, item = work
+    rows = len(line)
+    out, found, looked = np.empty((rows, k), np.int64), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     bins = np.empty(BINS + 1, np.int64)
     is_exact = line.shape[1] == 0
-    for user in range(users):
-        for pair in range(first[user], first[user + 1]):
-            marks[pair_item[pair]] = SEEN
-        for pair in range(barred_first[user], barred_first[user + 1]):
-            marks[barred_item[pair]] = SHUT
+    for user in range(rows):
+        _mark(user, users, marks, SEEN)
+        _mark(user, barred, marks, SHUT)
         count, column = 0, 0
-        for probe in range(cells.shape[1]):
-            cell = cells[user, probe]
+        for probe in range(nearest.shape[1]):
+            cell = nearest[user, probe]
             for at in range(cell_start[cell], cell_start[cell + 1]):
                 own = cell_order[at]
                 if mask[own] and not marks[own]:
@@ -310,11 +358,22 @@ def nearest_of(
                         kept += 1
         looked[user] = count
         found[user] = _best(value, item, kept, k, bins, out[user])
-        for pair in range(first[user], first[user + 1]):
-            marks[pair_item[pair]] = 0
-        for pair in range(barred_first[user], barred_first[user + 1]):
-            marks[barred_item[pair]] = 0
+        _clear(user, users, marks)
+        _clear(user, barred, marks)
     return out, found, looked
+
+
+_LINKS = row_of(MATRIX, MATRIX, given(FLOAT32))  # co-visitation, item-item, the trend of each item
+_VECTORS = row_of(given(FLOAT32, 2), given(FLOAT32, 2), given(FLOAT32, 2), given(FLOAT32, 2))
+
+
+@compiled()
+def _say(out, at, user, one, visits, links, trend, factor_of_user, factors, text_of_user, text):
+    """What the scored strategies say of an item, into column ``at``."""
+    out[0, at] = visits[one]
+    out[1, at] = links[one]
+    out[2, at] = max(_dot(factor_of_user, user, factors, one), np.float32(0)) * trend[one]
+    out[3, at] = _dot(text_of_user, user, text, one)
 
 
 @compiled(
@@ -327,159 +386,98 @@ def nearest_of(
             types.Array(FLOAT32, 2, "C"),
         )
     )(
-        *_PAIRS,
-        given(FLOAT64),
-        given(FLOAT64),
-        given(FLOAT64),
-        given(INT64),
-        *_PAIRS,
-        *_PAIRS,
-        given(INT64),
+        PAIRS,
+        row_of(given(FLOAT64), given(FLOAT64), given(FLOAT64)),
+        PAIRS,
+        row_of(given(INT64), given(INT64), given(INT64)),
         given(BOOL),
-        *_CSR,
-        *_CSR,
-        given(FLOAT32),
-        given(FLOAT32, 2),
-        given(FLOAT32, 2),
-        given(INT64),
-        given(FLOAT32, 2),
-        given(FLOAT32),
-        given(FLOAT32, 2),
-        given(FLOAT32),
-        given(FLOAT32, 2),
-        given(FLOAT32, 2),
-        given(INT64, 2),
-        given(INT64),
-        given(INT64),
-        given(INT64),
-        given(INT64),
-        *_PAIRS,
+        _LINKS,
+        _VECTORS,
+        row_of(given(INT64), given(FLOAT32, 2), given(FLOAT32), given(FLOAT32, 2), given(FLOAT32)),
+        row_of(given(INT64, 2), given(INT64)),
+        row_of(given(INT64), given(INT64), given(INT64)),
+        row_of(given(INT64), given(INT64), given(INT64)),
         given(INT64),
         BOOL,
         INT64,
         INT64,
-        *_WORK,
+        _WORK,
     )
 )
 def proposed(
-    first,
-    pair_item,
-    long_weight,
-    short_weight,
-    again,
-    segment,
-    barred_first,
-    barred_item,
-    extra_first,
-    extra_item,
-    extra_bit,
+    users,
+    weights,
+    barred,
+    extra,
     mask,
-    transition_start,
-    transition_item,
-    transition_data,
-    item_item_start,
-    item_item_item,
-    item_item_data,
-    trend,
-    factor_of_user,
-    factors,
+    links_and_trend,
+    vectors,
     by_length,
-    longest,
-    length,
-    head,
-    tail,
-    text_of_user,
-    text,
-    near,
-    near_found,
-    popular,
-    trending,
-    fresh,
-    segment_start,
-    segment_item,
+    nearest,
+    orders,
+    segments,
     bits,
     exclude_seen,
     at_least,
     k,
-    marks,
-    visits,
-    links,
-    visited,
-    linked,
-    value,
-    item,
+    work,
 ):
     """The candidates of a block of users: row, item, supporters, is_seen, and what the scored strategies say.
 
-    The arguments are those of ``candidates.propose`` as arrays; pairs, barred and extra items stand user by user and
-    begin at ``*_first``. ``bits`` is the bit of each strategy of this module, -1 where it is not asked. The last seven
-    are those of ``workspace``: marks, visits and links are zero and are left so.
+    Args:
+        users, barred: the items of the histories; those that are not to be shown.
+        weights: of the pairs of ``users``: long, short, how much the item is due again.
+        extra: (where each user's begin, item, bit) of what was proposed beforehand.
+        mask: bool ``[n]`` items that may be proposed.
+        links_and_trend: co-visitation, item-item, the trend that multiplies item-item and factors.
+        vectors: factors of the users, of the items, text vectors of the users, of the items.
+        by_length: (item_idx, factors times trend, their length, their first dimensions, the length of the rest) of the
+            items, the longest first.
+        nearest: (items nearest in text ``[users, k]``, how many there are).
+        orders: items by popularity, trend, age.
+        segments: (each user's segment or -1, where each segment's items begin, items).
+        bits: the bit of each strategy of this module, -1 where it is not asked.
+        work: see ``workspace``.
     """
-    users, n = len(first) - 1, len(mask)
+    first, pair_item = users
+    long_weight, short_weight, again = weights
+    extra_first, extra_item, extra_bit = extra
+    following, linked_items, trend = links_and_trend
+    factor_of_user, factors, text_of_user, text = vectors
+    near, near_found = nearest
+    popular, trending, fresh = orders
+    segment, segment_start, segment_item = segments
+    marks, visits, links, visited, linked, value, item = work
+    rows, n = len(first) - 1, len(mask)
     wanted = max(k, at_least)
     least = 8 * k + min(wanted, n) + min(at_least, n)
-    room = users * least + len(pair_item) + len(extra_item) + len(pair_item)
-    rows, items = np.empty(room, np.int64), np.empty(room, np.int64)
+    room = rows * least + len(pair_item) + len(extra_item) + len(pair_item)
+    row, items = np.empty(room, np.int64), np.empty(room, np.int64)
     supporters, is_seen = np.zeros(room, np.uint64), np.zeros(room, np.bool_)
     scores = np.empty((4, room), np.float32)
     bins = np.empty(BINS + 1, np.int64)
     own = np.empty(max(k, min(wanted, n), 1), np.int64)
     out = 0
-    for user in range(users):
-        a, b = first[user], first[user + 1]
-        for pair in range(a, b):
-            marks[pair_item[pair]] |= SEEN
-        for pair in range(barred_first[user], barred_first[user + 1]):
-            marks[barred_item[pair]] |= SHUT
+    for user in range(rows):
+        _mark(user, users, marks, SEEN)
+        _mark(user, barred, marks, SHUT)
         reasons = SHUT | SEEN if exclude_seen else SHUT
-        proposals = np.empty(least + (b - a) + extra_first[user + 1] - extra_first[user], np.int64)
+        length = first[user + 1] - first[user] + extra_first[user + 1] - extra_first[user]
+        proposals = np.empty(least + length, np.int64)
         count = 0
 
-        visited_count = _add_up(
-            a, b, pair_item, short_weight, transition_start, transition_item, transition_data, visits, marks, visited
-        )
-        found = 0
-        for at in range(visited_count):
-            one = visited[at]
-            marks[one] &= ~TOUCHED
-            if mask[one] and not marks[one] & reasons and visits[one] >= TINY:
-                value[found], item[found] = visits[one], one
-                found += 1
+        visited_count = _add_up(user, users, short_weight, following, visits, marks, visited)
         if bits[COVISITATION] >= 0:
+            found = _open(visits, visited, visited_count, mask, marks, reasons, value, item)
             count = _added(proposals, count, own, _best(value, item, found, k, bins, own), bits[COVISITATION])
-
-        linked_count = _add_up(
-            a, b, pair_item, long_weight, item_item_start, item_item_item, item_item_data, links, marks, linked
-        )
-        found = 0
+        linked_count = _add_up(user, users, long_weight, linked_items, links, marks, linked)
         for at in range(linked_count):
-            one = linked[at]
-            marks[one] &= ~TOUCHED
-            links[one] *= trend[one]
-            if mask[one] and not marks[one] & reasons and links[one] >= TINY:
-                value[found], item[found] = links[one], one
-                found += 1
+            links[linked[at]] *= trend[linked[at]]
         if bits[ITEM_ITEM] >= 0:
+            found = _open(links, linked, linked_count, mask, marks, reasons, value, item)
             count = _added(proposals, count, own, _best(value, item, found, k, bins, own), bits[ITEM_ITEM])
-
         if bits[FACTORS] >= 0:
-            found = _by_length(
-                factor_of_user,
-                user,
-                by_length,
-                longest,
-                length,
-                head,
-                tail,
-                mask,
-                marks,
-                reasons,
-                k,
-                value,
-                item,
-                bins,
-                own,
-            )
+            found = _by_length(factor_of_user, user, by_length, mask, marks, reasons, k, value, item, bins, own)
             count = _added(proposals, count, own, found, bits[FACTORS])
         if bits[SEMANTIC] >= 0:
             count = _added(proposals, count, near[user], near_found[user], bits[SEMANTIC])
@@ -497,18 +495,7 @@ def proposed(
             found = _first_open(segment_item, begin, end, mask, marks, reasons, k, own)
             count = _added(proposals, count, own, found, bits[SEGMENT])
         if bits[BUY_AGAIN] >= 0 and not exclude_seen:
-            score, pairs = np.empty(b - a, np.float64), np.empty(b - a, np.int64)
-            found = 0
-            for pair in range(a, b):
-                one = pair_item[pair]
-                if again[pair] > 0 and mask[one] and not marks[one] & SHUT:
-                    score[found] = -np.rint(again[pair] * 1e9) / 1e9
-                    pairs[found] = one
-                    found += 1
-            best = np.argsort(score[:found], kind="mergesort")[:k]  # pairs stand by item, so ties do too
-            for at in best:
-                proposals[count] = pairs[at] * WIDTH + bits[BUY_AGAIN]
-                count += 1
+            count = _added(proposals, count, own, _due_again(user, users, again, mask, marks, k, own), bits[BUY_AGAIN])
         for at in range(extra_first[user], extra_first[user + 1]):
             one = extra_item[at]
             if mask[one] and not marks[one] & reasons:
@@ -521,28 +508,15 @@ def proposed(
             count = _added(proposals, count, own, found, NOBODY)
             distinct = _distinct(proposals, count)
         if distinct < at_least:
-            known = count
-            for pair in range(a, b):
-                one = pair_item[pair]
-                if mask[one] and not marks[one] & SHUT:
-                    at = np.searchsorted(proposals[:known], one * WIDTH)
-                    if at == known or proposals[at] // WIDTH != one:
-                        proposals[count] = one * WIDTH + NOBODY
-                        marks[one] |= TOUCHED
-                        count += 1
-            proposals[:count].sort()
+            count = _add_history(user, users, mask, marks, proposals, count)
 
         for at in range(count):
             one, bit = proposals[at] // WIDTH, proposals[at] % WIDTH
             if at == 0 or proposals[at - 1] // WIDTH != one:
-                rows[out], items[out] = user, one
+                row[out], items[out] = user, one
                 is_seen[out] = marks[one] & TOUCHED > 0
                 marks[one] &= ~TOUCHED
-                scores[0, out] = visits[one]
-                scores[1, out] = links[one]
-                product = max(_dot(factor_of_user, user, factors, one), np.float32(0))
-                scores[2, out] = product * trend[one]
-                scores[3, out] = _dot(text_of_user, user, text, one)
+                _say(scores, out, user, one, visits, links, trend, factor_of_user, factors, text_of_user, text)
                 out += 1
             if bit != NOBODY:
                 supporters[out - 1] |= np.uint64(1) << np.uint64(bit)
@@ -551,77 +525,36 @@ def proposed(
             visits[visited[at]] = 0
         for at in range(linked_count):
             links[linked[at]] = 0
-        for pair in range(a, b):
-            marks[pair_item[pair]] = 0
-        for pair in range(barred_first[user], barred_first[user + 1]):
-            marks[barred_item[pair]] = 0
-    return rows[:out].copy(), items[:out].copy(), supporters[:out].copy(), is_seen[:out].copy(), scores[:, :out].copy()
+        _clear(user, users, marks)
+        _clear(user, barred, marks)
+    return row[:out].copy(), items[:out].copy(), supporters[:out].copy(), is_seen[:out].copy(), scores[:, :out].copy()
 
 
 @compiled(
     types.Array(FLOAT32, 2, "C")(
-        *_PAIRS,
-        given(FLOAT64),
-        given(FLOAT64),
-        *_CSR,
-        *_CSR,
-        given(FLOAT32),
-        given(FLOAT32, 2),
-        given(FLOAT32, 2),
-        given(FLOAT32, 2),
-        given(FLOAT32, 2),
-        given(INT64),
-        given(INT64),
+        PAIRS, row_of(given(FLOAT64), given(FLOAT64)), _LINKS, _VECTORS, row_of(given(INT64), given(INT64))
     )
 )
-def scores_of(
-    first,
-    pair_item,
-    long_weight,
-    short_weight,
-    transition_start,
-    transition_item,
-    transition_data,
-    item_item_start,
-    item_item_item,
-    item_item_data,
-    trend,
-    factor_of_user,
-    factors,
-    text_of_user,
-    text,
-    row,
-    item,
-):
-    """What the scored strategies say of any (row, item) pairs, float32 ``[4, pairs]``; rows ascending."""
+def scores_of(users, weights, links_and_trend, vectors, pairs):
+    """What the scored strategies say of any (row, item) pairs, float32 ``[4, pairs]``; rows ascending.
+
+    The other arguments are those of ``proposed``; ``weights``: long, short.
+    """
+    long_weight, short_weight = weights
+    following, linked_items, trend = links_and_trend
+    factor_of_user, factors, text_of_user, text = vectors
+    row, item = pairs
     out = np.zeros((4, len(row)), np.float32)
     n = len(trend)
     marks, touched = np.zeros(n, np.uint8), np.empty(n, np.int32)
     visits, links = np.zeros(n, np.float32), np.zeros(n, np.float32)
     for at in range(len(row)):
-        user, one = row[at], item[at]
+        user = row[at]
         if at == 0 or row[at - 1] != user:
             visits[:] = 0
             links[:] = 0
-            a, b = first[user], first[user + 1]
-            marks[:] = 0
-            _add_up(
-                a,
-                b,
-                pair_item,
-                short_weight,
-                transition_start,
-                transition_item,
-                transition_data,
-                visits,
-                marks,
-                touched,
-            )
-            marks[:] = 0
-            _add_up(
-                a, b, pair_item, long_weight, item_item_start, item_item_item, item_item_data, links, marks, touched
-            )
-        out[0, at], out[1, at] = visits[one], links[one] * trend[one]
-        out[2, at] = max(_dot(factor_of_user, user, factors, one), np.float32(0)) * trend[one]
-        out[3, at] = _dot(text_of_user, user, text, one)
+            _add_up(user, users, short_weight, following, visits, marks, touched)
+            for one in touched[: _add_up(user, users, long_weight, linked_items, links, marks, touched)]:
+                links[one] *= trend[one]
+        _say(out, at, user, item[at], visits, links, trend, factor_of_user, factors, text_of_user, text)
     return out

@@ -22,69 +22,47 @@ with
 state as (
     select
         0 as kind,
-        w.domain as a,
-        w.segment as b,
-        w.strategy as c,
-        w.weight as x,
-        a.model_version as n,
-        coalesce(cast(policy as bigint), a.policy_version) as m,
-        null as packed
-    from m6.active as a
-    left join m6.strategy_weights as w
-        on
-            w.policy_version = coalesce(cast(policy as bigint), a.policy_version)
-            and (
-                w.domain in (coalesce(cast(in_domain as varchar), '*'), '*')
-                or list_contains(map_keys(cast(quotas as map(varchar, double))), w.domain)
-            )
+        name as a,
+        content as b,
+        cast(null as double) as x,
+        cast(null as bigint) as n,
+        cast(null as blob) as packed
+    from m6.list_state
     union all
-    select 1, strategy, null, null, cast(is_enabled as double), bit, null, null
-    from m6.strategies
-    union all
-    select 2, segment, null, null, null, null, null, null
+    select 1, segment, null, null, null, null
     from m6.users
     where user_id = cast(for_user as varchar)
     union all
-    select 3, item_id, null, null, null, null, null, null
+    select 2, item_id, null, null, null, null
     from m6.items
     where not is_available
     union all
-    select 4, item_id, null, null, cast(model_version as double), bit, null, null
-    from m6.extra_candidates
-    where user_id = cast(for_user as varchar)
-    union all
-    select 5, cast(item_id as varchar), null, null, null, null, null, null
+    select 3, cast(item_id as varchar), null, null, null, null
     from query_table(among)
     where among <> 'm6.available_items'
     union all
-    select 6, cast(item_id as varchar), null, null, cast(boost as double), null, null, null
+    select 4, cast(item_id as varchar), null, cast(boost as double), null, null
     from query_table(boosts)
     where boosts <> 'm6.no_boosts'
     union all
-    select 7, user_id, null, null, null, null, null, null
+    select 5, user_id, null, null, null, null
     from m6.history_edits
     where user_id = cast(for_user as varchar)
     union all
-    select 8, cast(bit_xor(hash(t)) as varchar), null, null, null, null, null, null
-    from m6.event_types as t
-    union all
-    select 9, cast(types_hash as varchar), null, null, null, model_version, null, null
-    from m6.history_marks
-    union all
-    select 10, item_id, event_type, null, value, epoch_us(happened_at), null, null
+    select 6, item_id, event_type, value, epoch_us(happened_at), null
     from m6.unread_events
     where user_id = cast(for_user as varchar) and happened_at <= until
     union all
+    select 7, null, null, null, null, history
+    from m6.stored_histories
+    where user_id = cast(for_user as varchar)
+    union all
     (
-        select 12, null, null, null, null, null, null, null
+        select 8, null, null, null, null, null
         from m6.unread_feedback
         where user_id is null or user_id = cast(for_user as varchar)
         limit 1
     )
-    union all
-    select 11, null, null, null, null, null, null, history
-    from m6.stored_histories
-    where user_id = cast(for_user as varchar)
 ),
 
 listed as (
@@ -112,6 +90,5 @@ listed as (
     from state
 )
 
-select *, m6.reason(strategy, because_item_id, because_title) as reason
 from listed;
 comment on macro table m6.one_list is 'The body of recommend and serve: one user''s list, with the same answers as m6.slates';

@@ -77,19 +77,20 @@ def test_the_search_by_length_is_exact(seed, dimensions):
 def proposed_by_factors(left, factors, trend, mask, seen, by_length, k):
     """The kernel's answer where nothing but factors is asked."""
     users, n = len(left), len(factors)
-    no_row, no_item = np.zeros(n + 1, np.int64), (np.zeros(0, np.int32), np.zeros(0, np.float32))
+    nothing = np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
     nobody = nothing_barred(users)
     one = np.zeros((n, 1), np.float32)
     bits = np.full(9, -1)
     bits[proposing.FACTORS] = 3
     weight = np.zeros(seen.size)
-    own = (np.arange(users + 1) * seen.shape[1], seen.ravel(), weight, weight, weight, np.full(users, -1))
+    own = (np.arange(users + 1) * seen.shape[1], seen.ravel()), (weight, weight, weight)
     near = np.zeros((users, 0), np.int64), np.zeros(users, np.int64)
     order = np.arange(n)
-    lists = (order, order, order, np.zeros(1, np.int64), np.zeros(0, np.int64))
+    lists = (order, order, order), (np.full(users, -1), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    vectors, extra = (left, factors, one[:users], one), (*nobody, nobody[1])
     found = proposing.proposed(
-        *own, *nobody, *nobody, nobody[1], mask, no_row, *no_item, no_row, *no_item, trend, left, factors, *by_length,
-        one[:users], one, *near, *lists, bits, True, 0, k, *proposing.workspace(n),
+        *own, nobody, extra, mask, (nothing, nothing, trend), vectors, by_length, near, *lists, bits, True, 0, k,
+        proposing.workspace(n),
     )  # fmt: skip
     return candidates.Candidates(*found)
 

@@ -100,6 +100,7 @@ def test_a_healthy_database_has_no_finding(con):
         ),
         ("delete from m6.strategy_weights where strategy = 'fresh'", "unused_strategies", WARN),
         ("update m6.strategy_weights set weight = 0.1 where strategy = 'fresh'", "weights_sum", FAIL),
+        ("update m6.list_state set content = '[]' where name = 'strategies'", "list_state", FAIL),
         (IMPRESSIONS.format(supporters=1), "unused_strategies", WARN),
         (IMPRESSIONS.format(supporters=3), "impressions_without_feedback", WARN),
         (IMPRESSIONS.format(supporters=7), "propensity_range", FAIL),
