@@ -155,10 +155,11 @@ def ranks_of(indptr, data, digits):
             order[:size].sort()
             for at in range(size):
                 rank[first + order[at] % size] = at + 1
-        else:
-            order[:size] = np.argsort(-key[:size], kind="mergesort")
-            for at in range(size):
-                rank[first + order[at]] = at + 1
+            continue
+        for at in range(size):
+            rank[first + at] = 1
+            for other in range(size):
+                rank[first + at] += key[other] > key[at] or (key[other] == key[at] and other < at)
     return rank
 
 
@@ -244,14 +245,15 @@ def latest_of(is_last, user, item, happened_at, longest, place):
                     ties += 1
                 at -= 1
             if ties > 1:
-                first, second = np.empty(ties, np.int64), np.empty(ties, np.int64)
+                chance, sorted_ = np.empty(ties, np.int64), np.empty(ties, np.int32)
+                for own in range(ties):  # the lowest item first: the log has items of a moment in their order
+                    at_item = tied[ties - 1 - own]
+                    mixed = (np.int64(owner) * 7919 + np.int64(item[at_item]) * 104_729) % PRIME
+                    chance[own] = (mixed * mixed % PRIME) << 32 | own
+                chance.sort()
                 for own in range(ties):
-                    second[own] = item[tied[own]]
-                    mixed = (np.int64(owner) * 7919 + second[own] * 104_729) % PRIME
-                    first[own] = mixed * mixed % PRIME
-                by_item = np.argsort(second)
-                chance = np.argsort(first[by_item], kind="mergesort")
-                tied[:ties] = tied[:ties][by_item][chance]
+                    sorted_[own] = tied[ties - 1 - (chance[own] & 0xFFFFFFFF)]
+                tied[:ties] = sorted_
             taken = min(ties, left)
             place[count : count + taken] = tied[:taken]
             count += taken

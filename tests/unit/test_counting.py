@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from m6rec_udf.kernels.counting import ranks_of, steps
+from m6rec_udf.kernels.counting import latest_of, ranks_of, steps
 
 USERS, ITEMS, DISTANCES, BACKWARDS = 60, 40, 3, 0.6
 
@@ -66,3 +66,24 @@ def test_ranks_of_a_row(greatest):
     for first, end in pairwise(indptr):
         order = np.lexsort((np.arange(end - first), -data[first:end]))
         np.testing.assert_array_equal(rank[first:end][order], np.arange(1, end - first + 1))
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 100])
+def test_the_latest_pairs_of_a_user_items_of_one_moment_by_chance(longest):
+    rng = np.random.default_rng(longest)
+    rows = np.unique(rng.integers(0, [12, 6, 40], (500, 3)), axis=0)  # user, moment, item: sorted as the log is
+    user, moment, item = (np.ascontiguousarray(column, np.int32) for column in rows.T)
+    last = {(u, i): at for at, (u, i) in enumerate(zip(user.tolist(), item.tolist(), strict=True))}
+    is_last = np.zeros(len(rows), bool)
+    is_last[list(last.values())] = True
+    place = np.empty(len(rows), np.int32)
+    count = latest_of(is_last, user, item, moment.astype(np.float64), longest, place)
+
+    def chance(at: int) -> tuple[int, int, int]:
+        mixed = (int(user[at]) * 7919 + int(item[at]) * 104_729) % 2_147_483_647
+        return -int(moment[at]), mixed * mixed % 2_147_483_647, int(item[at])
+
+    expected = []
+    for own in range(11, -1, -1):
+        expected += sorted((at for (u, _), at in last.items() if u == own), key=chance)[:longest]
+    assert place[:count].tolist() == expected
