@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from m6rec_udf.collaborative import top_per_row_sparse
+from m6rec_udf.kernels import counting
 
 if TYPE_CHECKING:
     from m6rec_udf.event_log import Log
 
-DAY = 86400.0
+DAY = counting.DAY
 TREND_SHARES = {"trend_very_short": 0.003, "trend_short": 0.01, "trend_medium": 0.03, "trend_long": 0.1}
 SUCCESS_SHARES = {"success_short": 0.01, "success_medium": 0.03, "success_long": 0.1}
 ACTIVITY_COLUMNS = (
@@ -42,9 +42,8 @@ MOST_POSITIONS = 200
 LEAST_POSITIONS = 5
 POSITIONS = 2_500_000.0  # of all users together
 NEXT_ITEMS = 100
-AT_ONCE = 1 << 18
+NEXT_DECIMALS = 9  # of a weight; equal ones go to the lower item
 MOST_CELLS = 4_000_000  # segments times items that are summed in a dense table
-PRIME = 2_147_483_647
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,11 @@ class Pairs:
 
     Attributes:
         user, item: int32 ``[p]``.
-        last_at: float64 ``[p]`` seconds since 1970 of the last behaviour.
-        last_days: float64 ``[p]`` its age.
         place: int32 ``[p]`` where the last behaviour stands in the log.
     """
 
     user: np.ndarray
     item: np.ndarray
-    last_at: np.ndarray
-    last_days: np.ndarray
     place: np.ndarray
 
 
@@ -76,29 +71,14 @@ class Activity:
     """
 
     def __init__(self, log: Log, as_of: float, span_days: float, n: int) -> None:
-        order = log.by_pair
-        if len(order) and float(log.happened_at.max()) > as_of:
-            order = order[log.happened_at[order] <= as_of]
-        self.log, self.as_of, self.span_days, self.n, self._order = log, as_of, span_days, n, order
-        self._age = _days_before(as_of, log.happened_at[order])
-
-    def _first(self, order: np.ndarray) -> np.ndarray:
-        """Where each pair starts among behaviour in the order of pairs; bool."""
-        user, item = self.log.user[order], self.log.item[order]
-        first = np.ones(len(order), bool)
-        first[1:] = (user[1:] != user[:-1]) | (item[1:] != item[:-1])
-        return first
+        self.log, self.as_of, self.span_days, self.n = log, float(as_of), float(span_days), n
 
     def pairs(self) -> Pairs:
         """Pairs of feat_user_item with positive interest."""
-        first = np.flatnonzero(self._first(self._order))
-        if not len(first):
-            nothing = np.zeros(0, np.int32)
-            return Pairs(nothing, nothing, np.zeros(0), np.zeros(0), nothing)
-        keep = np.maximum.reduceat(self.log.interest[self._order], first) > 0
-        last = np.append(first[1:], len(self._order))[keep] - 1
-        at = self._order[last]
-        return Pairs(self.log.user[at], self.log.item[at], self.log.happened_at[at], self._age[last], at)
+        log, place = self.log, np.empty(len(self.log.item), np.int32)
+        count = counting.pairs_of(log.by_pair, log.user, log.item, log.interest, log.happened_at, self.as_of, place)
+        place = place[:count]
+        return Pairs(log.user[place], log.item[place], place)
 
     def items(self, created_at: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of feat_item_activity by name, each ``[n]``; NaN for NULL.
@@ -106,39 +86,24 @@ class Activity:
         ``created_at``: float64 ``[n]``, seconds since 1970, NaN for none.
         """
         n, log = self.n, self.log
-        order, age = self._order, self._age
-        interested = log.interest[order] > 0
-        if not interested.all():
-            order, age = order[interested], age[interested]
-        events, successes = np.zeros(n, np.int64), np.zeros(n, np.int64)
-        satisfaction, first_days, idle_days = np.zeros(n), np.full(n, -np.inf), np.full(n, np.inf)
-        trends = {share: np.zeros(n) for share in (*TREND_SHARES.values(), *SUCCESS_SHARES.values())}
-        good_trends = {share: np.zeros(n) for share in SUCCESS_SHARES.values()}
-        step = max(AT_ONCE, 4 * n)  # what is made of a block stays in the cache
-        for start in range(0, len(order), step):
-            block, days = order[start : start + step], age[start : start + step]
-            item, good = log.item[block], np.flatnonzero(log.is_positive[block])
-            good_item = item[good]
-            events += np.bincount(item, minlength=n)
-            successes += np.bincount(good_item, minlength=n)
-            satisfaction += np.bincount(item, log.satisfaction[block], n)
-            np.maximum.at(first_days, item, days)
-            np.minimum.at(idle_days, item, days)
-            for share in trends:
-                decay = self._decay(days, share)
-                trends[share] += np.bincount(item, decay, n)
-                if share in good_trends:
-                    good_trends[share] += np.bincount(good_item, decay[good], n)
+        shares = list(dict.fromkeys([*TREND_SHARES.values(), *SUCCESS_SHARES.values()]))
+        half_lives = np.asarray(shares) * self.span_days
+        sums = np.zeros((n, counting.TREND + 2 * len(shares)))
+        sums[:, counting.FIRST], sums[:, counting.IDLE] = -np.inf, np.inf
+        columns = log.item, log.interest, log.satisfaction, log.happened_at, log.is_positive
+        counting.count(*columns, self.as_of, half_lives, sums)
+        events = sums[:, counting.EVENTS].astype(np.int64)
         found = {
             "events": events,
-            "successes": successes,
-            "satisfaction": satisfaction / np.where(events > 0, events, np.nan),
-            "first_event_days": np.where(events > 0, first_days, np.nan),
-            "idle_days": np.where(events > 0, idle_days, np.nan),
+            "successes": sums[:, counting.SUCCESSES].astype(np.int64),
+            "satisfaction": sums[:, counting.SATISFACTION] / np.where(events > 0, events, np.nan),
+            "first_event_days": np.where(events > 0, sums[:, counting.FIRST], np.nan),
+            "idle_days": np.where(events > 0, sums[:, counting.IDLE], np.nan),
         }
-        found |= {name: trends[share] for name, share in TREND_SHARES.items()}
-        found |= {name: good_trends[share] for name, share in SUCCESS_SHARES.items()}
-        found |= self._repurchase(order, age)
+        trend, success = counting.TREND, counting.TREND + len(shares)
+        found |= {name: sums[:, trend + shares.index(share)] for name, share in TREND_SHARES.items()}
+        found |= {name: sums[:, success + shares.index(share)] for name, share in SUCCESS_SHARES.items()}
+        found |= self._repurchase()
         catalogue_days = np.where(created_at <= self.as_of, _days_before(self.as_of, created_at), np.nan)
         found["age_days"] = np.where(
             np.isnan(catalogue_days),
@@ -147,99 +112,49 @@ class Activity:
         )
         return found
 
-    def _decay(self, age: np.ndarray, share: float) -> np.ndarray:
-        return np.asarray(np.exp2(age * (-1 / (share * self.span_days))))
-
-    def _repurchase(self, order: np.ndarray, age: np.ndarray) -> dict[str, np.ndarray]:
+    def _repurchase(self) -> dict[str, np.ndarray]:
         """Users, share of them that came back, and the median of their mean distance, per item."""
-        first = self._first(order)
-        start = np.flatnonzero(first)
-        at = self.log.happened_at[order]
-        another = first.copy()
-        another[1:] |= at[1:] != at[:-1]
-        times = np.add.reduceat(another.astype(np.int32), start)
-        item = self.log.item[order[start]]
-        users = np.bincount(item, minlength=self.n)
-        again = times > 1
-        rate = np.bincount(item, again, self.n) / np.maximum(users, 1)
-        last = np.append(start[1:], len(order)) - 1
-        days = (age[start[again]] - age[last[again]]) / (times[again] - 1)
-        return {"users": users, "repurchase_rate": rate, "repurchase_days": _medians(item[again], days, self.n)}
+        log, (users, again), days = self.log, np.zeros((2, self.n), np.int64), np.empty(self.n)
+        columns = log.by_pair, log.user, log.item, log.interest, log.happened_at
+        counting.returns_of(*columns, self.as_of, users, again, days)
+        return {"users": users, "repurchase_rate": again / np.maximum(users, 1), "repurchase_days": days}
 
     def segment_trend(self, segment: np.ndarray, segments: int) -> sp.csr_matrix:
         """Trends of feat_segment_item, CSR ``[segments, n]``; ``segment``: code per user, -1 for none."""
-        log, order = self.log, self._order
-        code = segment[log.user[order]]
-        keep = (code >= 0) & (log.interest[order] > 0)
-        decay, shape = self._decay(self._age[keep], SEGMENT_SHARE), (max(segments, 1), self.n)
-        code, item = code[keep], log.item[order[keep]]
+        log, shape, half_life = self.log, (max(segments, 1), self.n), SEGMENT_SHARE * self.span_days
         if shape[0] * shape[1] > MOST_CELLS:
-            return sp.csr_matrix((decay, (code, item)), shape=shape)
-        cells = np.bincount(code.astype(np.int64) * self.n + item, decay, shape[0] * shape[1])
-        return sp.csr_matrix(cells.reshape(shape))
+            code = segment[log.user]
+            keep = (code >= 0) & (log.interest > 0) & (log.happened_at <= self.as_of)
+            decay = np.exp2(-_days_before(self.as_of, log.happened_at[keep]) / half_life)
+            return sp.csr_matrix((decay, (code[keep], log.item[keep])), shape=shape)
+        cells = np.zeros(shape)
+        columns = log.user, log.item, log.interest, log.happened_at
+        counting.count_by_group(*columns, self.as_of, np.asarray(segment, np.int64), half_life, cells)
+        return sp.csr_matrix(cells)
 
     def transitions(self, pairs: Pairs, users: int) -> sp.csr_matrix:
         """Weights of feat_item_transitions, CSR float64 ``[n, n]``, the 100 best of each row."""
-        n = self.n
+        n, log = self.n, self.log
         active = max(int((np.bincount(pairs.user, minlength=users) > 0).sum()), 1)
-        longest = min(MOST_POSITIONS, max(LEAST_POSITIONS, POSITIONS / active))
-        order = latest_first(pairs)
-        user, place = pairs.user[order], np.arange(len(order))
-        is_first = np.ones(len(order), bool)
-        is_first[1:] = user[1:] != user[:-1]
-        start = np.maximum.accumulate(np.where(is_first, place, 0)) if len(order) else place
-        order = order[place - start < np.floor(longest)]
-        user, item = pairs.user[order], pairs.item[order]
-        recency = 0.5 ** (pairs.last_days[order] / (0.25 * self.span_days))
-        total = sp.csr_matrix((n, n))
-        for at_once in range(1, DISTANCES + 1, 2):  # two distances at a time: memory stays bounded
-            rows, columns, weights = [], [], []
-            for distance in (at_once, at_once + 1):
-                same = np.flatnonzero(user[distance:] == user[:-distance])
-                rows.append(item[same + distance])
-                columns.append(item[same])
-                weights.append(recency[same] / distance)
-            parts = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
-            total = total + sp.csr_matrix(parts, shape=(n, n))
-        both = (total + BACKWARDS * total.T.tocsr()).tocsr()
+        longest = int(min(MOST_POSITIONS, max(LEAST_POSITIONS, POSITIONS / active)))
+        is_last = np.zeros(len(log.item), bool)
+        is_last[pairs.place] = True
+        place = np.empty(min(longest * active, len(pairs.place)), np.int32)
+        place = place[: counting.latest_of(is_last, log.user, log.item, log.happened_at, longest, place)]
+        recency = 0.5 ** (_days_before(self.as_of, log.happened_at[place]) / (0.25 * self.span_days))
         popularity = np.bincount(pairs.item, minlength=n)
         own = 1 / np.maximum(popularity, 1) ** 0.5
         next_ = 1 / (popularity + 5.0) ** 0.3
-        both.data *= np.repeat(own, np.diff(both.indptr)) * next_[both.indices]
-        return top_per_row_sparse(both, NEXT_ITEMS, decimals=9)
-
-
-def latest_first(pairs: Pairs) -> np.ndarray:
-    """Order of the pairs, user by user, last behaviour first; items of the same moment come in an order of chance."""
-    order = np.argsort(pairs.place)[::-1].copy()  # the log is sorted by user and time
-    user, at = pairs.user[order], pairs.last_at[order]
-    again = np.zeros(len(order), bool)
-    again[1:] = (user[1:] == user[:-1]) & (at[1:] == at[:-1])
-    tied = again.copy()
-    tied[:-1] |= again[1:]
-    if tied.any():
-        own = order[tied]
-        mixed = (pairs.user[own].astype(np.int64) * 7919 + pairs.item[own].astype(np.int64) * 104_729) % PRIME
-        order[tied] = own[np.lexsort((pairs.item[own], mixed * mixed % PRIME, np.cumsum(~again)[tied]))]
-    return order
+        most = min(n * NEXT_ITEMS, 2 * DISTANCES * len(place))  # what stays untouched of it costs nothing
+        indices, data = np.empty(most, np.int32), np.empty(most)
+        how = DISTANCES, BACKWARDS, NEXT_ITEMS, 10.0**NEXT_DECIMALS
+        indptr = counting.steps(log.user[place], log.item[place], recency, own, next_, *how, indices, data)
+        return sp.csr_matrix((data[: indptr[-1]], indices[: indptr[-1]], indptr), shape=(n, n))
 
 
 def _days_before(as_of: float, at: np.ndarray) -> np.ndarray:
     """Days between moments in whole seconds, as date_diff counts them."""
     return np.asarray((np.floor(as_of) - np.floor(at)) / DAY)
-
-
-def _medians(group: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
-    """Median of the values of each group, float64 ``[n]``; NaN where there are none."""
-    order = np.lexsort((values, group))
-    count = np.bincount(group, minlength=n)
-    start = np.cumsum(count) - count
-    some = count > 0
-    out = np.full(n, np.nan)
-    ordered = values[order]
-    low, high = (start + (count - 1) // 2)[some], (start + count // 2)[some]
-    out[some] = (ordered[low] + ordered[high]) / 2
-    return out
 
 
 def activity_table(found: dict[str, np.ndarray], items: dict[str, Any]) -> Any:
@@ -261,17 +176,13 @@ def transitions_table(steps: sp.csr_matrix) -> Any:
     """The table feat_item_transitions from ``Activity.transitions``."""
     import pyarrow as pa
 
-    length = np.diff(steps.indptr)
-    lines = np.full((len(length), int(length.max(initial=0))), np.inf)
-    is_there = np.arange(lines.shape[1]) < length[:, None]
-    lines[is_there] = -np.round(steps.data, 9)
-    rank = np.empty(lines.shape, np.int64)
-    np.put_along_axis(rank, np.argsort(lines, axis=1, kind="stable"), np.arange(1, lines.shape[1] + 1)[None], 1)
+    rank = counting.ranks_of(steps.indptr.astype(np.int64), steps.data, 10.0**NEXT_DECIMALS)
+    item = np.repeat(np.arange(steps.shape[0], dtype=np.int32), np.diff(steps.indptr))
     return pa.table(
         {
-            "item_idx": pa.array(np.repeat(np.arange(len(length), dtype=np.int32), length)),
+            "item_idx": pa.array(item),
             "next_item_idx": pa.array(steps.indices.astype(np.int32)),
             "weight": pa.array(steps.data),
-            "neighbour_rank": pa.array(rank[is_there]),
+            "neighbour_rank": pa.array(rank),
         }
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from m6rec_udf.arrivals import Reading
     from m6rec_udf.engine import Engine
     from m6rec_udf.event_log import Log
+    from m6rec_udf.item_texts import ItemTexts
     from m6rec_udf.registry import Context
 
 Progress = Callable[[str, int, int], None]
@@ -53,6 +54,7 @@ class State:
         bound: what the SQL models are bound to at ``as_of``.
         staged: staging models that are temp tables or views as of ``as_of``.
         items, text, log: catalogue, text vectors of its items, behaviour.
+        known_texts: which of the vectors are those of the version in force; None where they are of more than text.
         engine: who runs the SQL models.
         own: features that SQL has to answer, see ``engine.Engine.features_in_sql``.
         in_tables: models that were run as SQL for features and strategies.
@@ -76,6 +78,7 @@ class State:
     staged: frozenset[str] = frozenset()
     items: dict[str, Any] = field(init=False)
     text: np.ndarray = field(init=False)
+    known_texts: ItemTexts | None = None
     log: Log = field(init=False)
     own: set[str] = field(init=False)
     in_tables: set[str] = field(default_factory=set)

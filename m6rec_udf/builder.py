@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Any
 
 import duckdb
-import numpy as np
 
 from m6rec_udf import (
     arrays,
     arrivals,
     basket_learning,
     event_log,
+    histories,
+    item_texts,
     learned,
     lookback,
     models,
@@ -32,7 +33,7 @@ from m6rec_udf import (
 )
 from m6rec_udf.build_state import Clock, Progress, State
 from m6rec_udf.cells import Cells, make_cells
-from m6rec_udf.embed import content_hash, embed_texts
+from m6rec_udf.embed import content_hash
 from m6rec_udf.engine import Engine, InDuckDB
 from m6rec_udf.errors import CheckFailedError, NotBuiltError
 from m6rec_udf.fitting import Examples, checked_settings, no_rows, teaches, train
@@ -194,7 +195,9 @@ class _Build(State):
         self.own = self.engine.features_in_sql(self.found)
         known = None
         if not retrain:
-            known = learned.in_force(self.con, self.settings, basis, self.found, self.items, self.text)
+            known = learned.in_force(
+                *(self.con, self.settings, basis, self.found, self.items, self.text), known_texts=self.known_texts
+            )
         cells = known.cells if known else None  # of the same texts
         cells = cells or make_cells(self.text, seed=self.seed)
         self.clock("embed")
@@ -255,22 +258,26 @@ class _Build(State):
         texts = [t or "" for t in self.items["texts"]]
         self.items["hashes"] = [content_hash(text) for text in texts]
         embedded = self.engine.embed(self.con, self.context.encoder)
-        self.text, more = embed_texts(
-            self.con, self.context.encoder, texts, hashes=self.items["hashes"], progress=self.clock.progress
+        found = item_texts.vectors_of(
+            *(self.con, self.context.encoder, self.items["item_ids"], texts, self.items["hashes"]),
+            progress=self.clock.progress,
         )
-        self.text, blocks, there = vector_columns.joined(self.con, self.context, self.items, self.text)
-        for found in there:
-            self.decide(*found)
-        return embedded + more, blocks
+        self.text, blocks, there = vector_columns.joined(self.con, self.context, self.items, found.vectors)
+        self.known_texts = None if blocks else found
+        for decision in there:
+            self.decide(*decision)
+        return embedded + found.embedded, blocks
 
     def _stage(self, *, anew: bool) -> None:
         """Number users and items, read the behaviour: all of it, or what came since the stored histories."""
         staging = {name for name, model in self.found.items() if model.layer == "staging"}
         first = staging - {"stg_events"}
-        self.engine.run(self.con, self.found, self.bound, wanted=first)
+        is_stored = not anew and event_log.stored_version(self.con, self.found, self.bound) is not None
+        numbered = histories.with_stored_numbers(self.found) if is_stored else self.found
+        self.engine.run(self.con, numbered, self.bound, wanted=first)
         graded = self.engine.columns(self.con, models.IN_FORCE)
         models.check_columns(graded, self.found[models.IN_FORCE], models.SATISFACTION_COLUMNS)
-        found = None if anew else event_log.appended(self.con, self.found, self.bound)
+        found = event_log.appended(self.con, self.found, self.bound) if is_stored else None
         if found is None:
             self.engine.run(self.con, self.found, self.bound, wanted=staging, keep=frozenset(first))
             self.log, self.staged = event_log.read_log(self.con), frozenset(staging)
@@ -361,13 +368,8 @@ class _Build(State):
         return chosen
 
     def _repeats_allowed(self) -> bool:
-        log = self.log
-        order = log.by_pair[log.is_positive[log.by_pair]]
-        new = np.ones(len(order), bool)
-        new[1:] = (np.diff(log.user[order]) != 0) | (np.diff(log.item[order]) != 0)
-        another = new.copy()
-        another[1:] |= np.diff(log.happened_at[order]) != 0
-        share = 1.0 - float(new.sum()) / max(float(another.sum()), 1.0) if len(order) else 0.0
+        taken, moments = self.log.successes()
+        share = 1.0 - taken / max(moments, 1)
         self.decide(
             "repeats_allowed", share > 0.2, f"{share:.1%} of successes repeat an earlier one; above 20 % allows it"
         )

@@ -17,6 +17,7 @@ import numpy as np
 from m6rec_udf import artefacts, histories, models
 from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.history import Behaviour
+from m6rec_udf.kernels.counting import merge, pair_order, successes_of
 from m6rec_udf.models import Model
 
 _KINDS: dict[str, Any] = {
@@ -65,9 +66,12 @@ class Log:
     @cached_property
     def by_pair(self) -> np.ndarray:
         """Order by (user, item), time inside, int32 ``[e]``."""
-        items = int(self.item.max(initial=0)) + 1
-        key = self.user.astype(np.int64) * items + self.item
-        return np.argsort(key, kind="stable").astype(np.int32)
+        return np.asarray(pair_order(self.user, self.item))
+
+    def successes(self) -> tuple[int, int]:
+        """(pairs of user and item with a success, different moments of success of all pairs)."""
+        pairs, moments = successes_of(self.by_pair, self.user, self.item, self.happened_at, self.is_positive)
+        return int(pairs), int(moments)
 
     @cached_property
     def _first(self) -> np.ndarray:
@@ -122,21 +126,24 @@ def appended(con: duckdb.DuckDBPyConnection, found: dict[str, Model], bound: dic
     deleted or added to since, see ``histories.still_valid``. The temp tables stg_users and stg_items are those of the
     moment.
     """
-    if any(found[name].path != "shipped" for name in ("stg_events", "stg_users", "stg_items", *models.LIVE)):
-        return None
-    version = histories.still_valid(con, found, bound["as_of"])
+    version = stored_version(con, found, bound)
     if version is None:
         return None
     try:
         before = json.loads(bytes(artefacts.read(con, version, ["item_ids"])["item_ids"]))
-        old = _stored(con, before, bound["positive_at"])
+        sql = found["stg_events"].sql.replace("from satisfaction_in_force", "from m6.recent_behaviour")
+        new = _sorted(_fetched(con, f"select {_COLUMNS} from (\n{sql}\n)", models.used(sql, bound)))
+        whole = _merged(con, before, bound["positive_at"], new)
     except (CorruptError, NotBuiltError):
         return None
-    if old is None:
+    return Log.of(whole, _segments(con)) if whole else None
+
+
+def stored_version(con: duckdb.DuckDBPyConnection, found: dict[str, Model], bound: dict[str, Any]) -> int | None:
+    """The version whose stored histories can be appended to; None where all has to be read."""
+    if any(found[name].path != "shipped" for name in ("stg_events", "stg_users", "stg_items", *models.LIVE)):
         return None
-    sql = found["stg_events"].sql.replace("from satisfaction_in_force", "from m6.recent_behaviour")
-    new = _sorted(_fetched(con, f"select {_COLUMNS} from (\n{sql}\n)", models.used(sql, bound)))
-    return Log.of(_merged(old, new), _segments(con))
+    return histories.still_valid(con, found, bound["as_of"])
 
 
 def _fetched(con: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None) -> list[np.ndarray]:
@@ -158,10 +165,12 @@ def _sorted(columns: list[np.ndarray]) -> list[np.ndarray]:
     return [column[order] for column in columns]
 
 
-def _stored(con: duckdb.DuckDBPyConnection, item_ids: list[str], positive_at: float) -> list[np.ndarray] | None:
-    """The stored histories as columns of a log, in the numbers of stg_users and stg_items; None: they do not fit.
+def _merged(
+    con: duckdb.DuckDBPyConnection, item_ids: list[str], positive_at: float, new: list[np.ndarray]
+) -> list[np.ndarray] | None:
+    """The stored histories and new rows as columns of a log, in the numbers of stg_users and stg_items.
 
-    ``item_ids``: by the item numbers that the histories hold.
+    ``item_ids``: by the item numbers that the histories hold. None: the histories do not fit.
     """
     table = con.sql(
         "select u.user_idx, h.history from m6.stored_histories as h "
@@ -169,52 +178,24 @@ def _stored(con: duckdb.DuckDBPyConnection, item_ids: list[str], positive_at: fl
     ).to_arrow_table()
     if table["user_idx"].null_count:
         return None
+    rows = con.execute("select item_id from stg_items order by item_idx").fetchall()
+    now = {item: at for at, (item,) in enumerate(rows)}
+    numbers = np.asarray([now.get(item, -1) for item in item_ids], np.int32)
     parts = [histories.unpacked(chunk) for chunk in table["history"].chunks]
-    length = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
-    numbers = np.asarray(table["user_idx"].to_numpy(), np.int32)
-    whole = {
-        name: np.concatenate([np.zeros(0, kind), *(part[1][name] for part in parts)])
-        for name, kind in histories.COLUMNS.items()
-    }
-    del parts, table
-    now = {
-        item: at for at, (item,) in enumerate(con.execute("select item_id from stg_items order by item_idx").fetchall())
-    }
-    place = np.asarray([now.get(item, -1) for item in item_ids], np.int32)
-    item = whole["item"]
-    if len(item) and not 0 <= int(item.min()) <= int(item.max()) < len(place):
-        return None
-    if not np.array_equal(place, np.arange(len(place))):
-        item = place[item]
-        if len(item) and item.min() < 0:
+    owner = np.asarray(table["user_idx"].to_numpy(), np.int32)
+    size = len(new[0]) + sum(len(records) for _, records in parts)
+    whole = [np.empty(size, kind) for kind in _KINDS.values()]
+    reached, first = np.zeros(2, np.int64), 0
+    for length, records in parts:
+        words = np.require(records.view(np.int32).reshape(-1, histories.RECORD.itemsize // 4), requirements=["C", "A"])
+        own = owner[first : first + len(length)]
+        first += len(length)
+        if not merge(words, length, own, numbers, np.float32(positive_at), reached, *new, *whole):
             return None
-    is_positive = whole["satisfaction"] >= np.float32(positive_at)
-    user = np.repeat(numbers, length)
-    return [user, item, whole["interest"], whole["satisfaction"], whole["happened_at"], is_positive]
-
-
-def _merged(old: list[np.ndarray], new: list[np.ndarray]) -> list[np.ndarray]:
-    """Two sorted logs as one."""
-    at = _places(old, new)
-    return [np.insert(mine, at, more) for mine, more in zip(old, new, strict=True)]
-
-
-def _places(old: list[np.ndarray], new: list[np.ndarray]) -> np.ndarray:
-    """Where the rows of a sorted log belong in another, behind their equals: a binary search for all at once."""
-    low = np.searchsorted(old[0], new[0], side="left")
-    high = np.searchsorted(old[0], new[0], side="right")
-    while (is_open := low < high).any():
-        middle = (low + high) // 2
-        at = np.minimum(middle, max(len(old[0]) - 1, 0))
-        is_behind, tied = np.zeros(len(at), bool), np.ones(len(at), bool)
-        for column in _ORDER[1:]:
-            mine, other = new[column], old[column][at]
-            is_behind |= tied & (mine > other)
-            tied &= mine == other
-        is_behind |= tied
-        low = np.where(is_open & is_behind, middle + 1, low)
-        high = np.where(is_open & ~is_behind, middle, high)
-    return low
+    done, at = reached
+    for column, more in zip(whole, new, strict=True):
+        column[at:] = more[done:]
+    return whole
 
 
 def _is_ascending(*columns: np.ndarray) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from m6rec_udf import models
 from m6rec_udf.arrivals import SEQUENCES, Ranges
-from m6rec_udf.errors import CorruptError
+from m6rec_udf.errors import CorruptError, SchemaError
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
 
@@ -166,8 +166,48 @@ def _read(con: duckdb.DuckDBPyConnection, found: dict[str, Model], marks: Marks)
     count, mixed = one(
         con, f"select count(*), sum(hash(b)) from ({reactions}) as b where happened_at <= ?", [marks.as_of]
     )
-    text = f"{count} {mixed} {found['stg_events'].sql}"
+    numbered = "\n".join(found[name].sql for name in ("stg_events", "stg_users", "stg_items"))
+    text = f"{count} {mixed} {numbered}"
     return int(events), hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_stored_numbers(found: dict[str, Model]) -> dict[str, Model]:
+    """The models with stg_users and stg_items over what is stored and what came since, where that is ``still_valid``.
+
+    Users with behaviour and items with events are those of the build before, or of rows that it has not read. Who has
+    left m6.users or m6.items since is looked for among the rows that it has.
+
+    Raises SchemaError: one of the two does not read what is put in its place.
+    """
+    users = """from (
+        select user_id from m6.stored_histories
+        union all
+        select user_id from m6.recent_behaviour where happened_at <= $as_of
+        union all
+        select s.user_id
+        from m6.stg_users as s
+        anti join m6.users as u on s.user_id = u.user_id
+        anti join m6.stored_histories as h on s.user_id = h.user_id
+        semi join stg_behaviour as b on s.user_id = b.user_id
+    )"""
+    items = """from (
+        select item_id from m6.unread_events where happened_at <= $as_of
+        union
+        select s.item_id
+        from m6.stg_items as s
+        anti join m6.items as i on s.item_id = i.item_id
+        semi join m6.events as e on s.item_id = e.item_id and e.happened_at <= $as_of
+    )"""
+    parts = {
+        "stg_users": ("from stg_behaviour", users),
+        "stg_items": ("from (select distinct item_id from m6.events where happened_at <= $as_of)", items),
+    }
+    made = dict(found)
+    for name, (whole, part) in parts.items():
+        if whole not in found[name].sql:
+            raise SchemaError(f"{name} does not read `{whole}`, expected to find it there")
+        made[name] = replace(found[name], sql=found[name].sql.replace(whole, part))
+    return made
 
 
 def _up_to(event_seq: int | None, feedback_seq: int) -> dict[str, str]:

@@ -95,6 +95,7 @@ class TakenOver:
         chosen: settings.
         items: columns of ``moment.catalogue``.
         text: text vectors of the items.
+        is_same_text: bool ``[n]``, items that the version has with this text vector; None: vectors are compared.
 
     Attributes:
         kept: content hashes of the artefacts that stayed as they were.
@@ -102,9 +103,16 @@ class TakenOver:
     """
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, version: int, chosen: Settings, items: dict[str, Any], text: np.ndarray
+        self,
+        con: duckdb.DuckDBPyConnection,
+        version: int,
+        chosen: Settings,
+        items: dict[str, Any],
+        text: np.ndarray,
+        is_same_text: np.ndarray | None = None,
     ) -> None:
-        parts = artefacts.read(con, version, [*ARTEFACTS, *MATRIX, *BASKETS, "item_ids", "text"])
+        names = [*ARTEFACTS, *MATRIX, *BASKETS, "item_ids", *(["text"] if is_same_text is None else [])]
+        parts = artefacts.read(con, version, names)
         self.chosen, self.items, self.text = chosen, items, text
         self.kept: dict[str, str] = {}
         self.folded_in = 0
@@ -114,11 +122,9 @@ class TakenOver:
         self._hashes = artefacts.hashes(con, version)
         ids = json.loads(bytes(parts["item_ids"]))
         self._place = places(ids, items["item_ids"])
-        is_old = self._place >= 0
-        text_before = artefacts.from_npy(parts["text"])
-        self._is_same_text = np.zeros(len(text), bool)
-        if text_before.shape[1:] == text.shape[1:]:
-            self._is_same_text[is_old] = _same_rows(text_before, self._place[is_old], text, np.flatnonzero(is_old))
+        if is_same_text is None:
+            is_same_text = _same_texts(artefacts.from_npy(parts["text"]), text, self._place)
+        self._is_same_text = is_same_text
         self._is_unmoved = len(ids) == len(text) and bool((self._place == np.arange(len(text))).all())
         if self._is_unmoved and self._is_same_text.all():
             self.kept["text"] = self._hashes["text"]
@@ -183,6 +189,15 @@ def _moved(array: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Rows in the new numbering; zeros for items that were not there."""
     found = np.zeros((len(place), *array.shape[1:]), array.dtype)
     found[place >= 0] = array[place[place >= 0]]
+    return found
+
+
+def _same_texts(before: np.ndarray, now: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Whether items have the vector that they had before, at ``place``; bool ``[n]``."""
+    found = np.zeros(len(now), bool)
+    is_old = place >= 0
+    if before.shape[1:] == now.shape[1:]:
+        found[is_old] = _same_rows(before, place[is_old], now, np.flatnonzero(is_old))
     return found
 
 

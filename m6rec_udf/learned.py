@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from m6rec_udf.cells import Cells
+    from m6rec_udf.item_texts import ItemTexts
     from m6rec_udf.moment import Settings
 
 MOST_GROWTH = 0.05  # of behaviour and impressions
@@ -86,10 +87,13 @@ def in_force(
     found: dict[str, Model],
     items: dict[str, Any],
     text: np.ndarray,
+    *,
+    known_texts: ItemTexts | None = None,
 ) -> Learned | None:
     """What the version in force has learned, if it still holds for a build with these settings and this ``basis``.
 
-    ``items``, ``text``: columns of ``moment.catalogue`` and the items' text vectors.
+    ``items``, ``text``: columns of ``moment.catalogue`` and the items' text vectors. ``known_texts``: which of these
+    are those of the version in force, where that was seen; else they are compared.
 
     It holds where nothing that it was learned from was deleted or edited and nobody was forgotten, behaviour with
     impressions and the items have grown by less than 5 % each since, and settings, SQL and event types are the same.
@@ -125,7 +129,8 @@ def in_force(
     try:
         parts = artefacts.read(con, version, ["satisfaction"])
         model = SatisfactionModel.from_json(bytes(parts["satisfaction"]).decode())
-        taken = TakenOver(con, version, chosen, items, text)
+        is_same_text = known_texts.is_known if known_texts and known_texts.version == version else None
+        taken = TakenOver(con, version, chosen, items, text, is_same_text)
         cells, kept = _cells(con, version) if "text" in taken.kept else (None, {})
     except (NotBuiltError, CorruptError, KeyError):  # of another version of m6rec, or broken: learned again
         return None

@@ -44,13 +44,15 @@ def test_activity_of_items(at):
 
 
 def test_pairs(at):
-    con, found, _, _ = at
+    con, found, _, log = at
     sql = "select user_idx, item_idx, epoch(last_at) as last_at, last_days from feat_user_item where interest > 0 "
     wanted = columns(con, f"{sql} order by all")
     got = found.pairs()
-    for name, column in (("user_idx", got.user), ("item_idx", got.item), ("last_at", got.last_at)):
+    last_at = log.happened_at[got.place]
+    for name, column in (("user_idx", got.user), ("item_idx", got.item), ("last_at", last_at)):
         np.testing.assert_array_equal(column, wanted[name], err_msg=name)
-    np.testing.assert_allclose(got.last_days, wanted["last_days"], atol=1e-9)
+    last_days = (np.floor(found.as_of) - np.floor(last_at)) / activity.DAY
+    np.testing.assert_allclose(last_days, wanted["last_days"], atol=1e-9)
 
 
 @pytest.mark.parametrize("longest", [None, 3])
@@ -82,7 +84,8 @@ def test_segment_trends(at):
 
 def test_nothing_has_happened(world):
     nothing = np.zeros(0, np.int32)
-    log = Log(nothing, nothing, np.zeros(0), np.zeros(0), np.zeros(0), np.asarray(["*"], object), np.zeros(0, bool))
+    grades = np.zeros(0, np.float32)
+    log = Log(nothing, nothing, grades, grades, np.zeros(0), np.asarray(["*"], object), np.zeros(0, bool))
     found = Activity(log, 0.0, 1.0, 3)
     items = found.items(np.asarray([np.nan, -86400.0, 86400.0]))
     assert items["events"].tolist() == items["users"].tolist() == [0, 0, 0]

@@ -161,6 +161,29 @@ def test_which_copy_of_an_event_id_stays_does_not_depend_on_the_order():
     assert kept[0] == kept[1]
 
 
+def test_many_rows_with_ids_come_in_their_order_and_each_id_once():
+    """Copies far apart, over several threads' worth of rows; the earliest stays, as with few rows."""
+    n, ids = 300_000, 299_000
+    frame = pl.DataFrame({"event_id": [f"e{i * 7919 % ids}" for i in range(n)]}).with_columns(
+        user_id=pl.lit("u"), item_id=pl.lit("i"), ts=pl.int_range(n)
+    )
+    stored = []
+    for given in (frame, frame.sample(fraction=1, shuffle=True, seed=3)):
+        with warehouse() as con:
+            assert counts(load(con, events=given)) == (n, ids, 0, n - ids)
+            rows = con.sql("select event_id, event_seq, happened_at from m6.events").pl()
+            assert rows["event_id"].is_sorted()
+            assert (rows["event_seq"].diff().drop_nulls() == 1).all()
+            stored.append(rows)
+            more = pl.concat([frame.head(5), frame.head(5).with_columns(event_id="f" + pl.col("event_id"))])
+            assert counts(load(con, events=more)) == (10, 5, 0, 5)
+    assert stored[0].equals(stored[1])
+    first = frame.group_by("event_id").agg(pl.col("ts").min())
+    earliest = stored[0].join(first, on="event_id")
+    assert len(earliest) == ids
+    assert (earliest["happened_at"].dt.epoch("s") == earliest["ts"]).all()
+
+
 def test_row_order_has_no_effect_on_what_is_stored():
     stored = []
     big = pl.concat([EVENTS.with_columns(value=pl.lit(float(i))) for i in range(500)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -112,6 +113,91 @@ def test_the_log_is_that_of_the_staged_events_row_by_row(con):
         np.testing.assert_array_equal(getattr(appended, name), getattr(whole, name), err_msg=name)
         assert getattr(appended, name).dtype == getattr(whole, name).dtype, name
     work.close()
+
+
+def test_who_and_what_left_the_catalogue_is_numbered_as_by_a_full_build(con, tmp_path):
+    """Users and items come from the build before, but for those that only a table named which no longer does."""
+    event(con, "u00", "of-events-alone")
+    con.execute(
+        "insert into m6.feedback (feedback_id, user_id, item_id, event_type, happened_at) "
+        "values ('nowhere', 'of-feedback-alone', 'an-item-nobody-knows', 'click', ?)",
+        [NEW],
+    )
+    con.execute("insert into m6.users (user_id) values ('of-users-alone'), ('stays')")
+    con.execute("insert into m6.items (item_id, title) values ('of-items-alone', 'x')")
+    m6.build(con)
+    con.execute("delete from m6.users where user_id in ('of-users-alone', 'u00')")
+    con.execute("delete from m6.items where item_id in ('of-items-alone', 'i70')")
+    event(con, "u01", "i05")
+    con.close()
+    found = {}
+    for name, retrain in (("rebuilt", False), ("full", True)):
+        other = world.connect(shutil.copy(tmp_path / "shop.duckdb", tmp_path / f"{name}.duckdb"))
+        m6.build(other, retrain=retrain)
+        found[name] = {table: other.sql(f"from m6.{table} order by all").pl() for table in ("stg_users", "stg_items")}
+        other.close()
+    for table, frame in found["full"].items():
+        assert_frame_equal(found["rebuilt"][table], frame)
+    users, items = (set(found["full"][f"stg_{name}s"][f"{name}_id"]) for name in ("user", "item"))
+    assert {"u00", "of-feedback-alone", "stays"} <= users
+    assert "of-users-alone" not in users
+    assert {"i70", "of-events-alone"} <= items
+    assert "of-items-alone" not in items
+
+
+def test_staging_of_the_project_and_then_not_is_read_afresh(con):
+    """Histories under numbers of another SQL are not appended to."""
+    work = con.cursor()
+    found = models.with_satisfaction(models.collect(), "graded")
+    bound = moment.parameters(con, NEW + timedelta(days=1), 0.75)
+    assert event_log.stored_version(work, found, bound) == 1
+    for name in ("stg_users", "stg_items", "stg_events"):
+        other = replace(found[name], sql=found[name].sql + " -- another")
+        assert event_log.stored_version(work, found | {name: other}, bound) is None
+    work.close()
+
+
+def test_item_tables_stay_where_what_they_were_made_from_did_and_are_mended(con):
+    """The tables of the version before are not written again, unless rows are missing."""
+    sql = "select table_name, table_oid from duckdb_tables() where schema_name = 'm6' and table_name like 'item_%'"
+    before = dict(world.rows(con, sql))
+    event(con, "u00", "i70")
+    m6.build(con)
+    after = dict(world.rows(con, sql))
+    assert {"item_neighbours", "item_factors"} <= {name for name in before if before[name] == after[name]}
+    assert before["item_trend"] != after["item_trend"]
+    snapshot = arrays.load(con, 2)
+    con.execute("delete from m6.item_neighbours where item_idx = 3")
+    event(con, "u00", "i70")
+    m6.build(con)
+    rows = con.sql("from m6.item_neighbours order by item_idx, next_item_idx").fetchnumpy()
+    matrix = snapshot.item_item.tocoo()
+    order = np.lexsort((matrix.col, matrix.row))
+    np.testing.assert_array_equal(rows["next_item_idx"], matrix.col[order])
+    np.testing.assert_array_equal(rows["weight"], matrix.data[order])
+
+
+@pytest.mark.parametrize("gone", ["text", "item_ids"])
+def test_text_vectors_are_read_by_content_where_those_in_force_are_broken(con, gone):
+    expected = arrays.load(con, 1).text
+    digest = world.rows(con, "select content_hash from m6.artefact_names where name = ?", [gone])[0][0]
+    con.execute("update m6.artefact_contents set content = 'x'::blob where content_hash = ?", [digest])
+    m6.build(con)
+    np.testing.assert_array_equal(arrays.load(con, 2).text, expected)
+
+
+def test_an_item_with_another_text_gets_another_vector_the_others_keep_theirs(con):
+    before = arrays.load(con, 1)
+    con.execute("update m6.items set title = 'Quite another title' where item_id = 'i03'")
+    con.execute("insert into m6.items (item_id, title) values ('i05b', 'Quite another title')")
+    report = m6.build(con)
+    after = arrays.load(con, 2)
+    assert report.embedded in {1, 2}
+    changed = after.index["i03"]
+    assert (after.text[changed] != before.text[before.index["i03"]]).any()
+    others = [item for item in before.item_ids if item != "i03"]
+    old, new = ([snapshot.index[item] for item in others] for snapshot in (before, after))
+    np.testing.assert_array_equal(after.text[new], before.text[old])
 
 
 NOT_AS_IT_WAS = {

@@ -13,9 +13,9 @@ import pytest
 
 from m6rec_udf.doctor import OK, WARN, _compiled
 from m6rec_udf.kernels import compiled as how
-from m6rec_udf.kernels import describing, listing, proposing, trees
+from m6rec_udf.kernels import counting, describing, listing, proposing, trees
 
-MODULES = (describing, listing, proposing, trees)
+MODULES = (counting, describing, listing, proposing, trees)
 
 
 def kernels(module):
