@@ -36,6 +36,8 @@ def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndar
         snapshot.category,
         snapshot.brand,
         snapshot.labels,
+        snapshot.domain,
+        len(snapshot.settings["domains"]),
         snapshot.repurchase_days,
         profile.span,
         x,

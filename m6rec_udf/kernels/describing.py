@@ -56,6 +56,7 @@ FEATURES: tuple[str, ...] = (
     "rank_trending",
     "rank_success",
     "supporters",
+    "pair_new_domain",
 )
 
 PLACE = {name: at for at, name in enumerate(FEATURES)}
@@ -71,7 +72,7 @@ _CATEGORY, _BRAND = PLACE["pair_category_share"], PLACE["pair_brand_share"]
 _LOG_EVENTS, _LAST, _PHASE = PLACE["pair_log_events"], PLACE["pair_last_share"], PLACE["pair_repurchase_phase"]
 _SCORE, _AGAIN, _SHARE = PLACE["score_covisitation"], PLACE["score_buy_again"], PLACE["share_covisitation"]
 _RANK, _RANK_TRENDING, _RANK_SUCCESS = PLACE["rank_covisitation"], PLACE["rank_trending"], PLACE["rank_success"]
-_SUPPORTERS = PLACE["supporters"]
+_SUPPORTERS, _NEW_DOMAIN = PLACE["supporters"], PLACE["pair_new_domain"]
 
 
 @compiled()
@@ -118,6 +119,8 @@ def _shares(first, last, pair_item, weight, begin, end, item, code, total, x, co
         given(INT32),
         given(INT32),
         INT64,
+        given(INT32),
+        INT64,
         given(FLOAT32),
         FLOAT64,
         made(FLOAT32, 2),
@@ -140,6 +143,8 @@ def described(
     category,
     brand,
     labels,
+    domain,
+    domains,
     repurchase_days,
     span,
     x,
@@ -150,8 +155,10 @@ def described(
         of_user: float64 ``[users, features named user_*]``.
         of_item: float32 ``[n, features named item_*]``.
         labels: more than any code of a category or brand.
+        domains: more than any code of a domain.
     """
     total = np.zeros(labels + 1, np.float64)
+    is_met = np.zeros(domains + 1, np.bool_)
     begin, count = 0, len(row)
     while begin < count:
         user, end = row[begin], begin
@@ -159,6 +166,8 @@ def described(
             end += 1
         a, b = first[user], first[user + 1]
         best = np.zeros(STRATEGIES, np.float64)
+        for at in range(a, b):
+            is_met[domain[pair_item[at]] + 1] = True
         pair = a
         for at in range(begin, end):
             one = item[at]
@@ -189,6 +198,9 @@ def described(
                 flags &= flags - np.uint64(1)
                 bits += 1
             x[at, _SUPPORTERS] = bits
+            x[at, _NEW_DOMAIN] = 1 if b > a and not is_met[domain[one] + 1] else 0
+        for at in range(a, b):
+            is_met[domain[pair_item[at]] + 1] = False
         _shares(a, b, pair_item, long_weight, begin, end, item, category, total, x, _CATEGORY)
         _shares(a, b, pair_item, long_weight, begin, end, item, brand, total, x, _BRAND)
         value, position = np.empty(end - begin, np.float64), np.empty(end - begin, np.int64)
