@@ -182,9 +182,8 @@ def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None =
     )
     if _is_enough(*strangers) and _is_enough(*guests):
         among.add("stranger")
-    hidden = [
-        r.only(part_names(r.x, {*among, "new_domain"}) == "new_domain") for r in (examples.hidden, examples.later_hidden)
-    ]
+    both = examples.hidden, examples.later_hidden
+    hidden = [r.only(part_names(r.x, {*among, "new_domain"}) == "new_domain") for r in both]
     if _is_enough(*hidden):
         among.add("new_domain")
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
@@ -195,8 +194,8 @@ def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None =
         for name in sorted(among - {"unseen", "stranger"})
     }
     if "new_domain" in taught:
-        both = zip(taught["new_domain"], hidden, strict=True)
-        taught["new_domain"] = tuple(_whenever(join([*rows])) for rows in both)
+        natural, natural_later = taught["new_domain"]
+        taught["new_domain"] = _whenever(join([natural, hidden[0]])), _whenever(join([natural_later, hidden[1]]))
     parts = {name: hold_out(*both, seed=seed, lightgbm=lightgbm) for name, both in taught.items()}
     lean_on_trends(parts["new"], taught["new"][0], later.only(mine_later == "new"))
     if "stranger" in among:

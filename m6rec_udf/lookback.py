@@ -54,9 +54,7 @@ def examples(state: State, cells: Cells | None) -> Examples:
         if at == 0:
             x = moment.interactions(state.con, bound, snapshot.n, rest, state.own)
             _choose_item_item(state, snapshot, x, until)
-            found, why = basket_learning.choose(snapshot, state.log, until, state.seed)
-            state.settings.baskets = found
-            state.decide_baskets(state.settings, why)
+            _choose_baskets(state, snapshot, until)
         state.clock("item models of past moments")
         extra, seed = sql_strategies.candidates_at(state, snapshot, bound), state.seed + at
         judges = outcomes[at]
@@ -66,7 +64,6 @@ def examples(state: State, cells: Cells | None) -> Examples:
         out.append(training.rows_of_window(snapshot, state.log, judges, seed=seed, extra=extra))
         end, among = moment.seconds(windows[at][1]), np.unique(judges.user)
         visits.append(training.rows_of_visits(snapshot, state.log, end, seed=seed, among=among))
-        asked = asked.only(np.isin(asked.user, judges.user))
         hidden.append(training.rows_of_hidden_domains(snapshot, state.log, judges, asked, end, seed=seed))
         if impressions:
             shown.append(training.rows_of_impressions(snapshot, state.log, impressions[at], seed=seed, extra=extra))
@@ -99,6 +96,12 @@ def _choose_item_item(state: State, snapshot: Snapshot, x: Any, until: float) ->
     snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
     snapshot.item_item = with_new_items(x, weights, state.text, state.items)
     state.decide_item_item(chosen, why)
+
+
+def _choose_baskets(state: State, snapshot: Snapshot, until: float) -> None:
+    """Settle how a basket is completed on the latest window."""
+    state.settings.baskets, why = basket_learning.choose(snapshot, state.log, until, state.seed)
+    state.decide_baskets(state.settings, why)
 
 
 def _impressions(state: State, windows: list[tuple[datetime, datetime]]) -> list[training.Impressions]:

@@ -226,13 +226,15 @@ class Hidden:
 def rows_of_hidden_domains(
     snapshot: Snapshot, log: Log, outcomes: Outcomes, hidden: Hidden, until: float, *, seed: int
 ) -> Rows:
-    """Candidates of one domain for users whose behaviour there is hidden, labelled by what they did there in the window.
+    """Candidates of one domain for users whose behaviour there is hidden, labelled by what they did there then.
 
     Users are asked at the snapshot's moment; who had done nothing elsewhere until then, at the end of what they did
     elsewhere in the window (up to ``until``). Whatever is computed from a history is computed from what is left of it.
+    Only users with outcomes are asked about.
     """
     as_of, segments = float(snapshot.settings["as_of"]), snapshot.settings["segments"]
     generator = np.random.default_rng(seed)
+    hidden = hidden.only(np.isin(hidden.user, outcomes.user))
     answers = Answers(outcomes.user * snapshot.n + outcomes.item, outcomes.satisfaction)
     parts = []
     for domain in np.unique(hidden.domain).tolist():
