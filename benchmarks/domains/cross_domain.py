@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--encoder")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--validation", action="store_true", help="leave out the test slice, test on the one before")
+    parser.add_argument("--validation", action="store_true", help="judge before the test: on the slice before, on other people's domains")
     parser.add_argument("--no-m6rec", action="store_true", help="baselines alone")
     parser.add_argument("--keep", help="keep the built file under this name; it is used where it is there")
     given = parser.parse_args()
