@@ -13,8 +13,8 @@ baselines. Nobody is new to more than one domain. Asked is `recommend(user, in_d
 bought in the domain after the split. Most people of MovieLens come once: there a fifth is new by having all they ever
 rated in the domain hidden, everybody is asked at their last rating elsewhere, and targets are what they rated with four
 stars or more. ``--validation`` leaves the test alone: it ends where the test slice begins; of MovieLens, it hides
-another fifth and what the test hides stays hidden. Baselines see the same events and count purchases or such ratings; the
-half-life of the domain's recently-popular list is chosen per domain on the slice before the split, on everybody who
+another fifth and what the test hides stays hidden. Baselines see the same events and count purchases or such ratings;
+the half-life of the domain's recently-popular list is chosen per domain on the slice before the split, on everybody who
 bought there. Means over people with 95 % bootstrap intervals, differences paired.
 """
 
