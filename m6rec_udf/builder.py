@@ -387,6 +387,8 @@ class _Build(State):
             if name == "unseen":
                 kind = "item-item score from text, calibrated"
             why = f"{len(y)} rows, {int((y > 0).sum())} with y > 0, {part.trees} trees"
+            if name == "new_domain":
+                why += f"; {len(past.hidden.y)} with the domain hidden"
             if isinstance(part, Part) and part.lean:
                 why += f", {part.lean:g} of the trends alone"
             self.decide(f"satisfaction_model_{name}", kind, why)

@@ -18,11 +18,12 @@ from m6rec_udf.satisfaction import (
     SatisfactionModel,
     has_history,
     is_known,
+    is_new_domain,
     linear_inputs,
     part_names,
     threads,
 )
-from m6rec_udf.unseen import train_unseen
+from m6rec_udf.unseen import PRIOR_CANDIDATES, train_unseen
 
 TREES = 100
 PATIENCE = 20  # trees without a better order on the later slice, before training stops
@@ -32,7 +33,9 @@ TREND_RIDGE = 10.0
 LEANS = (0.25, 0.5, 0.75)  # share of the trends alone in what is new to a user, to choose from beside none
 LEAST_GAIN = 0.01  # of the cross-entropy, for which a part leans on the trends
 SMALL_ROWS = 60_000
-TEACHERS = {"new": ("new", "stranger")}  # rows of which parts teach a part, where not only its own
+WHEN = ("user_session", "user_idle_share", "user_tenure_share", "user_log_events_short", "user_log_events_long")
+LEAST_SPREAD = 0.1  # of an input where a domain is new: of a category shared with others hardly a row knows anything
+TEACHERS = {"new": ("new", "stranger", "new_domain")}  # rows of which parts teach a part, where not only its own
 PARAMETERS: dict[str, Any] = {
     "objective": "cross_entropy",
     "metric": ["auc", "cross_entropy"],  # stops on the order: a shift of the base rate is calibration's to mend
@@ -134,7 +137,8 @@ def fit_linear(rows: Rows, *, ridge: float = 10.0) -> tuple[list[float], np.ndar
         training and zero when serving, so the position of an item does not look like its quality.
     """
     x = np.column_stack([linear_inputs(rows.x), slot_inputs(rows.slot)])
-    mean, spread = x.mean(0), np.maximum(x.std(0), 1e-6)
+    least = LEAST_SPREAD if is_new_domain(rows.x).all() else 1e-6
+    mean, spread = x.mean(0), np.maximum(x.std(0), least)
     w = ridge_regression((x - mean) / spread, rows.y, rows.weight, ridge)
     weights = w[1:] / spread
     own = weights[:-2]
@@ -148,17 +152,20 @@ class Examples:
     Attributes:
         rows, later: questions at the start of a window; impressions among ``rows``.
         visits, later_visits: questions in the middle of a visit.
+        hidden, later_hidden: questions about a domain that is hidden from the user's history.
     """
 
     rows: Rows
     later: Rows
     visits: Rows = field(default_factory=no_rows)
     later_visits: Rows = field(default_factory=no_rows)
+    hidden: Rows = field(default_factory=no_rows)
+    later_hidden: Rows = field(default_factory=no_rows)
 
     @property
     def count(self) -> int:
         """Rows that teach."""
-        return len(self.rows.y) + len(self.visits.y)
+        return len(self.rows.y) + len(self.visits.y) + len(self.hidden.y)
 
 
 def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None = None) -> SatisfactionModel:
@@ -175,6 +182,10 @@ def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None =
     )
     if _is_enough(*strangers) and _is_enough(*guests):
         among.add("stranger")
+    both = examples.hidden, examples.later_hidden
+    hidden = [r.only(part_names(r.x, {*among, "new_domain"}) == "new_domain") for r in both]
+    if _is_enough(*hidden):
+        among.add("new_domain")
     mine, mine_later = part_names(rows.x, among), part_names(later.x, among)
     if not _is_enough(rows.only(mine == "new"), later.only(mine_later == "new")):
         return SatisfactionModel(train_part(rows, later, seed=seed, lightgbm=lightgbm))
@@ -182,11 +193,15 @@ def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None =
         name: (rows.only(teaches(name, mine)), later.only(teaches(name, mine_later)))
         for name in sorted(among - {"unseen", "stranger"})
     }
+    if "new_domain" in taught:
+        natural, natural_later = taught["new_domain"]
+        taught["new_domain"] = _whenever(join([natural, hidden[0]])), _whenever(join([natural_later, hidden[1]]))
     parts = {name: hold_out(*both, seed=seed, lightgbm=lightgbm) for name, both in taught.items()}
     lean_on_trends(parts["new"], taught["new"][0], later.only(mine_later == "new"))
     if "stranger" in among:
         parts["stranger"] = train_stranger(*strangers)
     model = SatisfactionModel(parts["new"], parts.get("known"), stranger=parts.get("stranger"))
+    model.new_domain = parts.get("new_domain")
     unseen = [rows.only(mine == "unseen"), later.only(mine_later == "unseen")]
     model.unseen = train_unseen(unseen, model.new.base_rate)
     visits, judges = (
@@ -201,10 +216,35 @@ def train(examples: Examples, *, seed: int, lightgbm: Mapping[str, Any] | None =
         model.session = learn_again(model.session, *following, judges, seed=seed, lightgbm=lightgbm)
     for name, both in taught.items():
         setattr(model, name, learn_again(parts[name], *both, seed=seed, lightgbm=lightgbm))
+    if model.new_domain is not None:
+        natural = join([rows.only(mine == "new_domain"), later.only(mine_later == "new_domain")])
+        _level_of_new_domains(model.new_domain, natural, model.new.base_rate)
     if model.session is not None and is_mixed:
         model.new.slope = parts["new"].slope  # of the mixture
         _level_again(model.new, _mixed(model, guests_later.x), guests_later)
     return model
+
+
+def _whenever(rows: Rows) -> Rows:
+    """The rows as they look at any moment: nothing in them tells how long ago the user was here or came first.
+
+    With a domain hidden, that says whether a question stood at the start of the window or behind it.
+    """
+    x = rows.x.copy()
+    x[:, [FEATURES.index(name) for name in WHEN]] = 0.0
+    return replace(rows, x=x)
+
+
+def _level_of_new_domains(part: Part, natural: Rows, base_rate: float) -> None:
+    """Set the level by who was new to a domain by nature: many more domains are new to people than they enter.
+
+    Questions with a hidden domain are asked of people who did something in it: they teach the order.
+    """
+    mean = (float((natural.weight * natural.y).sum()) + PRIOR_CANDIDATES * base_rate) / (
+        float(natural.weight.sum()) + PRIOR_CANDIDATES
+    )
+    if len(natural.y):
+        part.intercept = level(part.slope * part.raw(natural.x), np.full(len(natural.y), mean), natural.weight)
 
 
 def teaches(name: str, names: np.ndarray) -> np.ndarray:

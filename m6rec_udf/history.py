@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,7 +54,10 @@ class Behaviour:
     def latest(self, most: np.ndarray) -> Behaviour:
         """The last ``most`` behaviours of each user (int ``[users]``); those of a user are in the order of time."""
         left = np.searchsorted(self.row, self.row, side="right") - np.arange(len(self.row))
-        keep = left <= most[self.row]
+        return self.only(left <= most[self.row])
+
+    def only(self, keep: np.ndarray) -> Behaviour:
+        """The behaviour of a mask, of the same users."""
         return Behaviour(
             self.users,
             self.row[keep],
@@ -64,6 +67,20 @@ class Behaviour:
             self.happened_at[keep],
             self.segment,
             self.asked_at,
+        )
+
+    def of(self, users: np.ndarray) -> Behaviour:
+        """Some of the users, by their positions in ascending order."""
+        place = np.full(self.users, -1, np.int64)
+        place[users] = np.arange(len(users))
+        keep = place[self.row] >= 0
+        kept = self.only(keep)
+        return replace(
+            kept,
+            users=len(users),
+            row=place[kept.row],
+            segment=self.segment[users],
+            asked_at=None if self.asked_at is None else self.asked_at[users],
         )
 
 

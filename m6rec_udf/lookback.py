@@ -27,6 +27,7 @@ def examples(state: State, cells: Cells | None) -> Examples:
     out: list[Rows] = []
     visits: list[Rows] = []
     shown: list[Rows] = []
+    hidden: list[Rows] = []
     starts = [datetime.fromtimestamp(cut, UTC).replace(tzinfo=None) for cut in training.cuts(state.log)]
     lasting, read = state.lasting, sql_strategies.read_in_sql(state, past=True)
     windows = list(zip(starts, [state.as_of, *starts], strict=False))
@@ -37,22 +38,23 @@ def examples(state: State, cells: Cells | None) -> Examples:
     impressions = _impressions(state, windows)
     if starts and read:  # staging is run at earlier moments
         state.staged &= {"stg_items", "stg_users"}
+    domain = moment.codes(state.items["domains"])
     for at, when in enumerate(starts):
         bound = moment.parameters(state.con, when, state.settings.positive_at, ask=state.engine.ask)
         state.engine.run(state.con, state.found, bound, wanted=read, keep=lasting)
         log = state.log if models.IN_FORCE in lasting else read_log(state.con)
         state.clock("features of past moments")
         learned = state.engine.item_models(state.settings, state.items, state.text, has_weights=at > 0)
+        asked = training.Hidden.some(outcomes[at], domain, seed=state.seed + at)
+        rest = asked.without(log, domain)
         snapshot = moment.read_snapshot(
-            state.con, bound, state.items, state.text, state.settings, log, learned=learned, own=state.own
+            state.con, bound, state.items, state.text, state.settings, rest, learned=learned, own=state.own
         )
         snapshot.cells = cells
         if at == 0:
-            x = moment.interactions(state.con, bound, snapshot.n, log, state.own)
+            x = moment.interactions(state.con, bound, snapshot.n, rest, state.own)
             _choose_item_item(state, snapshot, x, until)
-            found, why = basket_learning.choose(snapshot, state.log, until, state.seed)
-            state.settings.baskets = found
-            state.decide_baskets(state.settings, why)
+            _choose_baskets(state, snapshot, until)
         state.clock("item models of past moments")
         extra, seed = sql_strategies.candidates_at(state, snapshot, bound), state.seed + at
         judges = outcomes[at]
@@ -62,6 +64,7 @@ def examples(state: State, cells: Cells | None) -> Examples:
         out.append(training.rows_of_window(snapshot, state.log, judges, seed=seed, extra=extra))
         end, among = moment.seconds(windows[at][1]), np.unique(judges.user)
         visits.append(training.rows_of_visits(snapshot, state.log, end, seed=seed, among=among))
+        hidden.append(training.rows_of_hidden_domains(snapshot, state.log, judges, asked, end, seed=seed))
         if impressions:
             shown.append(training.rows_of_impressions(snapshot, state.log, impressions[at], seed=seed, extra=extra))
         state.clock("rows of past moments")
@@ -81,6 +84,8 @@ def examples(state: State, cells: Cells | None) -> Examples:
         out[latest],
         join([visits[at] for at in others]),
         visits[latest],
+        join([hidden[at] for at in others]),
+        hidden[latest],
     )
 
 
@@ -91,6 +96,12 @@ def _choose_item_item(state: State, snapshot: Snapshot, x: Any, until: float) ->
     snapshot.settings |= {"trend_column": chosen.trend_column, "trend_power": chosen.trend_power}
     snapshot.item_item = with_new_items(x, weights, state.text, state.items)
     state.decide_item_item(chosen, why)
+
+
+def _choose_baskets(state: State, snapshot: Snapshot, until: float) -> None:
+    """Settle how a basket is completed on the latest window."""
+    state.settings.baskets, why = basket_learning.choose(snapshot, state.log, until, state.seed)
+    state.decide_baskets(state.settings, why)
 
 
 def _impressions(state: State, windows: list[tuple[datetime, datetime]]) -> list[training.Impressions]:

@@ -141,7 +141,7 @@ def lasting(found: dict[str, models.Model]) -> frozenset[str]:
     return numbers | frozenset(models.LIVE)
 
 
-def _codes(values: list[Any]) -> np.ndarray:
+def codes(values: list[Any]) -> np.ndarray:
     """Integer codes of labels in sorted order, -1 for None."""
     labels = {label: code for code, label in enumerate(sorted({v for v in values if v is not None}))}
     return np.asarray([labels.get(v, -1) for v in values], np.int32)
@@ -232,9 +232,9 @@ def read_snapshot(
         item_ids=items["item_ids"],
         titles=items["titles"],
         item=item,
-        domain=_codes(items["domains"]),
-        category=_codes(items["categories"]),
-        brand=_codes(items["brands"]),
+        domain=codes(items["domains"]),
+        category=codes(items["categories"]),
+        brand=codes(items["brands"]),
         is_known=~(items["created_at"] > as_of),
         transitions=transitions,
         item_item=item_item,

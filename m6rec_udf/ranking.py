@@ -24,8 +24,9 @@ def features(snapshot: Snapshot, profile: Profile, found: Candidates) -> np.ndar
         (profile.events.astype(np.float64), profile.last_days, profile.long_weight, profile.buy_again),
         (_user_features(profile), profile.mean_log_price),
         (found.row, found.item, found.supporters, found.scores),
-        (snapshot.item_features, snapshot.category, snapshot.brand, snapshot.repurchase_days),
+        (snapshot.item_features, snapshot.category, snapshot.brand, snapshot.domain, snapshot.repurchase_days),
         snapshot.labels,
+        len(snapshot.settings["domains"]),
         profile.span,
         x,
     )

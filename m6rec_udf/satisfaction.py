@@ -52,7 +52,13 @@ ROWS_AT_ONCE = 8192  # of the logistic score: what it works on stays in the proc
 MANY_ROWS = 4096  # fewer are predicted on one thread
 LINEAR_FEATURES = LINEAR_LOGS + LINEAR_RANKS + LINEAR_SHARES
 LEAST_SESSION = 1e-3  # user_session five hours after the last behaviour: the visit is over
-PARTS = ("new", "known", "unseen", "stranger", "session")
+SIGNS = {  # of the rows that a part answers for, the first that fits: a feature above 0, or not
+    "known": ("pair_log_events", True),
+    "unseen": ("item_log_events", False),
+    "stranger": ("user_log_events", False),
+    "new_domain": ("pair_new_domain", True),
+}
+PARTS = ("new", "known", "unseen", "stranger", "new_domain", "session")
 
 
 @dataclass
@@ -136,6 +142,7 @@ class SatisfactionModel:
         known: items with behaviour of the user; None: scored like new ones.
         unseen: items without behaviour of anybody; None: scored like new ones.
         stranger: users without behaviour; None: scored like the others.
+        new_domain: items of a domain without behaviour of the user, who has some elsewhere; None: scored like new ones.
         session: items new to the user, what comes next in a visit; None: ``new`` alone.
         session_share: of the session part between visits.
     """
@@ -144,6 +151,7 @@ class SatisfactionModel:
     known: Part | None = None
     unseen: UnseenPart | None = None
     stranger: Part | None = None
+    new_domain: Part | None = None
     session: Part | None = None
     session_share: float = 0.0
     features: tuple[str, ...] = FEATURES
@@ -281,9 +289,9 @@ def _own_parts(columns: Columns, among: Container[str]) -> dict[str, np.ndarray]
     """Which rows a part answers for, bool ``[r]`` by its name; inside a visit ``session`` joins ``new``."""
     left = np.ones(len(columns), bool)
     own = {}
-    for name, feature in (("known", "pair_log_events"), ("unseen", "item_log_events"), ("stranger", "user_log_events")):
+    for name, (feature, has_some) in SIGNS.items():
         if name in among:
-            mine = columns[feature] > 0 if name == "known" else columns[feature] <= 0
+            mine = columns[feature] > 0 if has_some else columns[feature] <= 0
             own[name] = mine & left
             left &= ~mine
     return {**own, "new": left}
@@ -291,7 +299,7 @@ def _own_parts(columns: Columns, among: Container[str]) -> dict[str, np.ndarray]
 
 def part_names(x: np.ndarray, among: Container[str]) -> np.ndarray:
     """The part that answers for each row ``[r]``, of those there are; inside a visit ``session`` joins ``new``."""
-    names = np.full(len(x), "new", dtype="<U8")
+    names = np.full(len(x), "new", dtype=f"<U{max(map(len, PARTS))}")
     for name, own in _own_parts(Columns(x), among).items():
         names[own] = name
     return names
@@ -305,6 +313,11 @@ def has_history(x: np.ndarray) -> np.ndarray:
 def is_known(x: np.ndarray) -> np.ndarray:
     """Rows whose user has behaviour with the item, bool ``[r]``."""
     return np.asarray(x[:, PLACE["pair_log_events"]] > 0)
+
+
+def is_new_domain(x: np.ndarray) -> np.ndarray:
+    """Rows of a domain without behaviour of the user, who has some elsewhere, bool ``[r]``."""
+    return np.asarray(x[:, PLACE["pair_new_domain"]] > 0)
 
 
 def threads() -> int:

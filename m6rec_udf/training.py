@@ -1,7 +1,8 @@
 """Training rows: what the candidates of past moments turned out to be worth.
 
-Three sources. Windows: the candidates at the start of a window, labelled by what the user did inside it. Visits: the
-candidates in the middle of a visit, labelled by what the user did next.
+Four sources. Windows: the candidates at the start of a window, labelled by what the user did inside it. Visits: the
+candidates in the middle of a visit, labelled by what the user did next. Hidden domains: the candidates of one domain,
+for users whose behaviour there is left out, labelled by what they did there in the window.
 Impressions: what ``serve`` showed inside it, labelled by what the user then did with it; shown and ignored is a
 negative, and a row weighs 1 / propensity, so that what the strategies in force showed more does not look better.
 """
@@ -30,6 +31,7 @@ USERS_PER_WINDOW = 1000
 NEGATIVES_PER_USER = {False: 30, True: 20}  # of items new to the user, and of items it knows
 LEAST_STRANGERS = 100  # users asked about without a history, per window
 MOST_OF_A_SHORT_HISTORY = 5  # behaviours
+HIDDEN_PER_WINDOW = 500  # pairs of a user and a domain
 VISITS_PER_WINDOW = 300
 QUESTIONS_PER_USER = 8
 REQUESTS_PER_WINDOW = 3000
@@ -181,6 +183,74 @@ def rows_of_window(
     return join(parts) if parts else no_rows()
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """Questions of one window about a domain that is hidden from the user's history: users and domains, int64 ``[q]``.
+
+    What is learned as of the window's start must not have seen the behaviour that is hidden, ``without`` it: item-item
+    weights remember who liked what together.
+    """
+
+    user: np.ndarray
+    domain: np.ndarray
+
+    @classmethod
+    def some(cls, outcomes: Outcomes, domain: np.ndarray, *, seed: int) -> Hidden:
+        """At most HIDDEN_PER_WINDOW of the users and domains that have outcomes; ``domain``: code of each item."""
+        domains = int(domain.max(initial=0)) + 1
+        found = np.unique(outcomes.user * domains + domain[outcomes.item])
+        if domains < 2:
+            found = found[:0]
+        if len(found) > HIDDEN_PER_WINDOW:
+            found = np.sort(np.random.default_rng(seed).choice(found, HIDDEN_PER_WINDOW, replace=False))
+        return cls(found // domains, found % domains)
+
+    def only(self, keep: np.ndarray) -> Hidden:
+        """The questions of a mask."""
+        return Hidden(self.user[keep], self.domain[keep])
+
+    def without(self, log: Log, domain: np.ndarray) -> Log:
+        """The log without the behaviour that is hidden."""
+        if not len(self.user):
+            return log
+        domains = int(domain.max(initial=0)) + 1
+        is_asked = np.zeros(log.users, bool)
+        is_asked[self.user] = True
+        at = np.flatnonzero(is_asked[log.user])
+        key = log.user[at].astype(np.int64) * domains + domain[log.item[at]]
+        keep = np.ones(len(log.user), bool)
+        keep[at] = ~np.isin(key, self.user * domains + self.domain)
+        return log.only(keep)
+
+
+def rows_of_hidden_domains(
+    snapshot: Snapshot, log: Log, outcomes: Outcomes, hidden: Hidden, until: float, *, seed: int
+) -> Rows:
+    """Candidates of one domain for users whose behaviour there is hidden, labelled by what they did there then.
+
+    Users are asked at the snapshot's moment; who had done nothing elsewhere until then, at the end of what they did
+    elsewhere in the window (up to ``until``). Whatever is computed from a history is computed from what is left of it.
+    Only users with outcomes are asked about.
+    """
+    as_of, segments = float(snapshot.settings["as_of"]), snapshot.settings["segments"]
+    generator = np.random.default_rng(seed)
+    hidden = hidden.only(np.isin(hidden.user, outcomes.user))
+    answers = Answers(outcomes.user * snapshot.n + outcomes.item, outcomes.satisfaction)
+    parts = []
+    for domain in np.unique(hidden.domain).tolist():
+        users = hidden.user[hidden.domain == domain]
+        inside = snapshot.domain == domain
+        for end in (as_of, until):
+            behaviour = log.behaviour(users, end, segments)
+            behaviour = behaviour.only(~inside[behaviour.item])
+            has_some = np.bincount(behaviour.row, minlength=len(users)) > 0
+            asked, block = behaviour.of(np.flatnonzero(has_some)), users[has_some]
+            if len(block):
+                parts.append(_rows_of_questions(snapshot, asked, block, answers, generator, allowed=inside))
+            users = users[~has_some]
+    return join(parts) if parts else no_rows()
+
+
 def rows_of_visits(
     snapshot: Snapshot,
     log: Log,
@@ -259,13 +329,14 @@ def _rows_of_questions(
     answers: Answers,
     generator: np.random.Generator,
     *,
+    allowed: np.ndarray | None = None,
     extra: Any = None,
 ) -> Rows:
     """Candidates of a block of questions with their answers; ``asker`` is the number of each in the answers' keys."""
     found, x = candidates_of(
         snapshot,
         behaviour,
-        allowed=None,
+        allowed=allowed,
         exclude_seen=not snapshot.settings["repeats_allowed"],
         at_least=10,
         extra=extra,

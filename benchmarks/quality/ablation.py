@@ -159,9 +159,8 @@ def _without(prefixes: tuple[str, ...]) -> Callable[[Questions], np.ndarray]:
 
     def score(q: Questions) -> np.ndarray:
         e = _examples(q)
-        model = fitting.train(
-            Examples(*(blank(part) for part in (e.rows, e.later, e.visits, e.later_visits))), seed=q.seed
-        )
+        parts = (e.rows, e.later, e.visits, e.later_visits, e.hidden, e.later_hidden)
+        model = fitting.train(Examples(*map(blank, parts)), seed=q.seed)
         x = q.x.copy()
         x[:, gone] = np.nan
         x[:, FEATURES.index("pair_log_events")] = q.x[:, FEATURES.index("pair_log_events")]
@@ -177,7 +176,8 @@ def _one_part(q: Questions) -> np.ndarray:
 
 def _without_visits(q: Questions) -> np.ndarray:
     e = _examples(q)
-    return fitting.train(Examples(e.rows, e.later), seed=q.seed).log_odds(q.x)
+    kept = Examples(e.rows, e.later, hidden=e.hidden, later_hidden=e.later_hidden)
+    return fitting.train(kept, seed=q.seed).log_odds(q.x)
 
 
 def _stacked(q: Questions) -> np.ndarray:

@@ -68,6 +68,7 @@ FEATURES: tuple[str, ...] = (
     "rank_trending",
     "rank_success",
     "supporters",
+    "pair_new_domain",
 )
 
 PLACE = {name: at for at, name in enumerate(FEATURES)}
@@ -83,7 +84,7 @@ _CATEGORY, _BRAND = PLACE["pair_category_share"], PLACE["pair_brand_share"]
 _LOG_EVENTS, _LAST, _PHASE = PLACE["pair_log_events"], PLACE["pair_last_share"], PLACE["pair_repurchase_phase"]
 _SCORE, _AGAIN, _SHARE = PLACE["score_covisitation"], PLACE["score_buy_again"], PLACE["share_covisitation"]
 _RANK, _RANK_TRENDING, _RANK_SUCCESS = PLACE["rank_covisitation"], PLACE["rank_trending"], PLACE["rank_success"]
-_SUPPORTERS = PLACE["supporters"]
+_SUPPORTERS, _NEW_DOMAIN = PLACE["supporters"], PLACE["pair_new_domain"]
 
 
 @compiled()
@@ -118,29 +119,33 @@ def _shares(first, last, pair_item, weight, begin, end, item, code, total, x, co
         row_of(given(FLOAT64), given(FLOAT64), given(FLOAT64), given(FLOAT64)),
         row_of(given(FLOAT64, 2), given(FLOAT64)),
         row_of(given(INT64), given(INT64), given(UINT64), given(FLOAT32, 2)),
-        row_of(given(FLOAT32, 2), given(INT32), given(INT32), given(FLOAT32)),
+        row_of(given(FLOAT32, 2), given(INT32), given(INT32), given(INT32), given(FLOAT32)),
+        INT64,
         INT64,
         FLOAT64,
         made(FLOAT32, 2),
     )
 )
-def described(users, behaviour, of_users, candidates, items, labels, span, x):
+def described(users, behaviour, of_users, candidates, items, labels, domains, span, x):
     """Fill in the features ``x`` (float32 ``[c, len(FEATURES)]``) of candidates sorted by (row, item).
 
     Args:
         behaviour: of the pairs of ``users``: events, days since the last one, weight, how much the item is due again.
         of_users: (float64 ``[users, features named user_*]``, mean logarithm of the prices paid).
         candidates: row, item, supporters, scores ``[STRATEGIES, c]``.
-        items: (float32 ``[n, features named item_*]``, code of the category, of the brand, days between purchases).
+        items: (float32 ``[n, features named item_*]``, code of the category, of the brand, of the domain, days between
+            purchases).
         labels: more than any code of a category or brand.
+        domains: more than any code of a domain.
         span: days of the log.
     """
     first, pair_item = users
     events, last_days, long_weight, again = behaviour
     of_user, mean_log_price = of_users
     row, item, supporters, scores = candidates
-    of_item, category, brand, repurchase_days = items
+    of_item, category, brand, domain, repurchase_days = items
     total = np.zeros(labels + 1, np.float64)
+    is_met = np.zeros(domains + 1, np.bool_)
     begin, count = 0, len(row)
     while begin < count:
         user, end = row[begin], begin
@@ -148,6 +153,8 @@ def described(users, behaviour, of_users, candidates, items, labels, span, x):
             end += 1
         a, b = first[user], first[user + 1]
         best = np.zeros(STRATEGIES, np.float64)
+        for at in range(a, b):
+            is_met[domain[pair_item[at]] + 1] = True
         pair = a
         for at in range(begin, end):
             one = item[at]
@@ -178,6 +185,9 @@ def described(users, behaviour, of_users, candidates, items, labels, span, x):
                 flags &= flags - np.uint64(1)
                 bits += 1
             x[at, _SUPPORTERS] = bits
+            x[at, _NEW_DOMAIN] = 1 if b > a and not is_met[domain[one] + 1] else 0
+        for at in range(a, b):
+            is_met[domain[pair_item[at]] + 1] = False
         _shares(a, b, pair_item, long_weight, begin, end, item, category, total, x, _CATEGORY)
         _shares(a, b, pair_item, long_weight, begin, end, item, brand, total, x, _BRAND)
         value, position = np.empty(end - begin, np.float64), np.empty(end - begin, np.int64)

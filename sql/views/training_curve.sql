@@ -8,7 +8,7 @@ stored as (
 ),
 
 parts as (
-    select model_version, unnest(['new', 'known', 'stranger', 'session']) as part, model
+    select model_version, unnest(['new', 'known', 'stranger', 'new_domain', 'session']) as part, model
     from stored
 ),
 

@@ -38,7 +38,8 @@ def examples(n: int, later: int, label, column: str, *, label_later=None) -> Exa
 def rows(n: int, seed: int, label, *columns: str) -> Rows:
     """n rows with uniform features; ``label`` maps the named columns to y."""
     rng = np.random.default_rng(seed)
-    x = rng.uniform(0, 1, (n, len(FEATURES))).astype(np.float32)
+    assert FEATURES[-1] == "pair_new_domain"  # 0: there is one domain
+    x = np.column_stack([rng.uniform(0, 1, (n, len(FEATURES) - 1)), np.zeros(n)]).astype(np.float32)
     y = label(*(x[:, FEATURES.index(name)].astype(np.float64) for name in columns))
     return Rows(x, np.asarray(y, np.float64), np.ones(n), np.zeros(n, np.int64), np.ones(n, bool), np.zeros(n))
 
