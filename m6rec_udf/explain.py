@@ -161,7 +161,8 @@ def contributions(model: SatisfactionModel, x: np.ndarray) -> Contributions:
             continue
         shares = np.zeros(len(FEATURES) + 1)
         if booster is not None:
-            shares = np.asarray(booster.predict(x, pred_contrib=True))[0]
+            *known, expected = np.asarray(booster.predict(x[:, : booster.num_feature()], pred_contrib=True))[0]
+            shares[: len(known)], shares[-1] = known, expected
         linear = part.linear_parts(x)[0]
         for feature, share in zip(LINEAR_FEATURES, linear[1:], strict=True):
             shares[FEATURES.index(feature)] += share

@@ -213,12 +213,13 @@ def _make_satisfaction(context: Context) -> Callable[..., Any]:
         import pyarrow as pa
 
         from m6rec_udf.arrays import of_version
+        from m6rec_udf.ranking import FEATURES
 
         if not len(version):
             return pa.array([], pa.float64())
         model = of_version(context, version[0].as_py()).model
         assert model is not None
-        width = len(model.features)
+        width = len(FEATURES)
         lists = whole(rows)
         lengths = np.asarray(lists.value_lengths().fill_null(-1))
         wrong = lengths[(lengths != width) & (lengths != -1)]

@@ -19,6 +19,7 @@ from m6rec_udf.errors import CorruptError, NotBuiltError
 from m6rec_udf.item_models import TakenOver
 from m6rec_udf.models import Model
 from m6rec_udf.query import one
+from m6rec_udf.ranking import FEATURES
 from m6rec_udf.satisfaction import SatisfactionModel
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def in_force(
         cells, kept = _cells(con, version) if "text" in taken.kept else (None, {})
     except (NotBuiltError, CorruptError, KeyError):  # of another version of m6rec, or broken: learned again
         return None
-    return Learned(chosen, model, taken, cells, kept, why)
+    return Learned(chosen, model, taken, cells, kept, why) if model.features == FEATURES else None
 
 
 def _cells(con: duckdb.DuckDBPyConnection, version: int) -> tuple[Cells | None, dict[str, str]]:

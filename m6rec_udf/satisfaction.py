@@ -122,7 +122,9 @@ class Part:
         if not len(rows):
             return np.zeros(0)
         on = threads() if len(rows) > MANY_ROWS else 1
-        return np.asarray(self.booster().predict(rows, raw_score=True, num_threads=on), np.float64)
+        booster = self.booster()
+        known = rows[:, : booster.num_feature()]  # features were added since
+        return np.asarray(booster.predict(known, raw_score=True, num_threads=on), np.float64)
 
     def linear_parts(self, x: np.ndarray) -> np.ndarray:
         """Intercept and the share of each linear feature in the raw score, float64 ``[r, 1 + linear features]``."""
@@ -178,13 +180,13 @@ class SatisfactionModel:
 
     @classmethod
     def from_json(cls, text: str) -> SatisfactionModel:
-        """The model back from its JSON text.
+        """The model back from its JSON text; made before the last features were added, it answers without them.
 
         Raises NotBuiltError: written by a version of m6rec with other features or another form of the model.
         """
         stored = json.loads(text)
         features = tuple(stored.pop("features", ()))
-        if features != FEATURES or "new" not in stored:
+        if not features or features != FEATURES[: len(features)] or "new" not in stored:
             raise NotBuiltError(
                 f"the build in this file was made by another version of m6rec ({len(features)} features, expected "
                 f"{len(FEATURES)})",

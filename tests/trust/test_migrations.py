@@ -49,6 +49,20 @@ def test_it_migrates_and_answers_the_same(released):
             weights = world.rows(con, "from m6.strategy_weights_active order by all")
             assert [list(row) for row in weights] == expected["weights"]
             assert lists(con, expected) == expected["lists"]
+            kept = world.rows(con, "select name, content from m6.list_state order by name")
+            assert kept == world.rows(con, "select name, content from m6.list_state_now order by name")
+
+
+def test_its_lines_are_explained_by_what_its_model_knows(released):
+    path, expected = released
+    with world.connect(path) as con:
+        for user in expected["lists"]:
+            item = world.recommend(con, user)[0]["item_id"]
+            said = world.rows(
+                con, "select name, contribution from m6.explain(?, ?) where part = 'feature'", [user, item]
+            )
+            assert any(share for _, share in said if share is not None)
+            assert not dict(said).get("pair_new_domain")
 
 
 def test_it_goes_on(released):
