@@ -56,8 +56,8 @@ class Engine(Protocol):
     def share(self, con: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
         """Let models read temp tables of the connection that the build has written."""
 
-    def features_in_sql(self, found: dict[str, models.Model]) -> set[str]:
-        """Features that the build reads from models; the others it computes from the log."""
+    def features_in_sql(self, found: dict[str, models.Model], *, past: bool = False) -> set[str]:
+        """Features that the build, or its past moments, read from models; the others are computed from the log."""
 
     def item_models(
         self, chosen: moment.Settings, items: dict[str, Any], text: np.ndarray, *, has_weights: bool = True
@@ -108,7 +108,7 @@ class InDuckDB:
     def share(self, con: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
         """They are there already."""
 
-    def features_in_sql(self, found: dict[str, models.Model]) -> set[str]:
+    def features_in_sql(self, found: dict[str, models.Model], *, past: bool = False) -> set[str]:
         """Those with SQL of the project's own."""
         return moment.own_features(found)
 

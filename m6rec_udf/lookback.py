@@ -38,7 +38,7 @@ def examples(state: State, cells: Cells | None) -> Examples:
     impressions = _impressions(state, windows)
     if starts and read:  # staging is run at earlier moments
         state.staged &= {"stg_items", "stg_users"}
-    domain = moment.codes(state.items["domains"])
+    domain, own = moment.codes(state.items["domains"]), state.engine.features_in_sql(state.found, past=True)
     for at, when in enumerate(starts):
         bound = moment.parameters(state.con, when, state.settings.positive_at, ask=state.engine.ask)
         state.engine.run(state.con, state.found, bound, wanted=read, keep=lasting)
@@ -48,11 +48,11 @@ def examples(state: State, cells: Cells | None) -> Examples:
         asked = training.Hidden.some(outcomes[at], domain, seed=state.seed + at)
         rest = asked.without(log, domain)
         snapshot = moment.read_snapshot(
-            state.con, bound, state.items, state.text, state.settings, rest, learned=learned, own=state.own
+            state.con, bound, state.items, state.text, state.settings, rest, learned=learned, own=own
         )
         snapshot.cells = cells
         if at == 0:
-            x = moment.interactions(state.con, bound, snapshot.n, rest, state.own)
+            x = moment.interactions(state.con, bound, snapshot.n, rest, own)
             _choose_item_item(state, snapshot, x, until)
             _choose_baskets(state, snapshot, until)
         state.clock("item models of past moments")

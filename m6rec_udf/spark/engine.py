@@ -112,8 +112,13 @@ class SparkEngine:
         for name in names:
             self.tables.take(con, name, f"from {name}")
 
-    def features_in_sql(self, found: dict[str, models.Model]) -> set[str]:
-        """All: the log in memory may be that of a share of the users."""
+    def features_in_sql(self, found: dict[str, models.Model], *, past: bool = False) -> set[str]:
+        """All: the log in memory may be that of a share of the users. Past moments read it where it is everybody's.
+
+        They ask about domains hidden from a history, which a model of all behaviour has seen.
+        """
+        if past and self.part >= 1:
+            return moment.own_features(found)
         return {name for name, model in found.items() if model.layer == "features"}
 
     def item_models(
