@@ -258,7 +258,7 @@ def _evidence(snapshot: Snapshot, item: int) -> tuple[str | None, str | None]:
 
 
 def reason(strategy: str | None, item_id: str | None, title: str | None) -> str:
-    """Why a line is in a list, in words: the macro m6.reason, which costs a single list as much as its features."""
+    """Why a line is in a list, in words: the macro m6.reason, which costs a single list 0.4 ms to plan."""
     if strategy == "seen":
         return "you know this one; nothing new is left"
     if item_id is not None:
