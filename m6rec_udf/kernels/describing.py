@@ -113,6 +113,39 @@ def _shares(first, last, pair_item, weight, begin, end, item, code, total, x, co
         total[code[pair_item[pair]] + 1] = 0.0
 
 
+@compiled()
+def _compared(begin, end, known, best, scores, x, value, position):
+    """Shares and ranks of a user's candidates among those that are known to the user, or among those that are new.
+
+    Known items are asked about or left out as a request likes: what a new one looks like must not depend on it.
+    """
+    for each in range(STRATEGIES):
+        positive = 0
+        for at in range(begin, end):
+            if (x[at, _LOG_EVENTS] > 0) != known:
+                continue
+            own = max(np.float64(scores[each, at]), 0.0)
+            x[at, _SHARE + each] = own / best[each] if best[each] > 0 else own
+            rounded = np.rint(own * 1e6) / 1e6
+            if rounded > 0:
+                value[positive], position[positive] = rounded, at
+                positive += 1
+        for at in range(begin, end):
+            if (x[at, _LOG_EVENTS] > 0) == known:
+                x[at, _RANK + each] = positive
+        _ranked(value, position, positive, x, _RANK + each)
+    count = 0
+    for at in range(begin, end):
+        if (x[at, _LOG_EVENTS] > 0) == known:
+            trend = x[at, _TREND_SHORT] + x[at, _TREND_MEDIUM]
+            value[count], position[count] = np.rint(np.float64(trend) * 1e6) / 1e6, at
+            count += 1
+    _ranked(value, position, count, x, _RANK_TRENDING)
+    for at in range(count):
+        value[at] = np.rint(np.float64(x[position[at], _SUCCESS_LONG]) * 1e6) / 1e6
+    _ranked(value, position, count, x, _RANK_SUCCESS)
+
+
 @compiled(
     types.void(
         PAIRS,
@@ -152,7 +185,7 @@ def described(users, behaviour, of_users, candidates, items, labels, domains, sp
         while end < count and row[end] == user:
             end += 1
         a, b = first[user], first[user + 1]
-        best = np.zeros(STRATEGIES, np.float64)
+        best = np.zeros((2, STRATEGIES), np.float64)
         for at in range(a, b):
             is_met[domain[pair_item[at]] + 1] = True
         pair = a
@@ -179,7 +212,8 @@ def described(users, behaviour, of_users, candidates, items, labels, domains, sp
                 x[at, _PHASE] = np.nan
             for each in range(STRATEGIES):
                 x[at, _SCORE + each] = scores[each, at]
-                best[each] = max(best[each], np.float64(scores[each, at]))
+                known = 1 if x[at, _LOG_EVENTS] > 0 else 0
+                best[known, each] = max(best[known, each], np.float64(scores[each, at]))
             bits, flags = 0, supporters[at]
             while flags:
                 flags &= flags - np.uint64(1)
@@ -191,23 +225,6 @@ def described(users, behaviour, of_users, candidates, items, labels, domains, sp
         _shares(a, b, pair_item, long_weight, begin, end, item, category, total, x, _CATEGORY)
         _shares(a, b, pair_item, long_weight, begin, end, item, brand, total, x, _BRAND)
         value, position = np.empty(end - begin, np.float64), np.empty(end - begin, np.int64)
-        for each in range(STRATEGIES):
-            positive = 0
-            for at in range(begin, end):
-                own = max(np.float64(scores[each, at]), 0.0)
-                x[at, _SHARE + each] = own / best[each] if best[each] > 0 else own
-                rounded = np.rint(own * 1e6) / 1e6
-                if rounded > 0:
-                    value[positive], position[positive] = rounded, at
-                    positive += 1
-            for at in range(begin, end):
-                x[at, _RANK + each] = positive
-            _ranked(value, position, positive, x, _RANK + each)
-        for at in range(begin, end):
-            trend = x[at, _TREND_SHORT] + x[at, _TREND_MEDIUM]
-            value[at - begin], position[at - begin] = np.rint(np.float64(trend) * 1e6) / 1e6, at
-        _ranked(value, position, end - begin, x, _RANK_TRENDING)
-        for at in range(begin, end):
-            value[at - begin] = np.rint(np.float64(x[at, _SUCCESS_LONG]) * 1e6) / 1e6
-        _ranked(value, position, end - begin, x, _RANK_SUCCESS)
+        for known in range(2):
+            _compared(begin, end, known == 1, best[known], scores, x, value, position)
         begin = end
