@@ -53,11 +53,13 @@ class Pairs:
     Attributes:
         user, item: int32 ``[p]``.
         place: int32 ``[p]`` where the last behaviour stands in the log.
+        interest: float32 ``[p]`` the largest interest.
     """
 
     user: np.ndarray
     item: np.ndarray
     place: np.ndarray
+    interest: np.ndarray
 
 
 class Activity:
@@ -76,9 +78,10 @@ class Activity:
     def pairs(self) -> Pairs:
         """Pairs of feat_user_item with positive interest."""
         log, place = self.log, np.empty(len(self.log.item), np.int32)
-        count = counting.pairs_of(log.by_pair, log.user, log.item, log.interest, log.happened_at, self.as_of, place)
+        interest, columns = np.empty(len(place), np.float32), (log.user, log.item, log.interest, log.happened_at)
+        count = counting.pairs_of(log.by_pair, *columns, self.as_of, place, interest)
         place = place[:count]
-        return Pairs(log.user[place], log.item[place], place)
+        return Pairs(log.user[place], log.item[place], place, interest[:count].copy())
 
     def items(self, created_at: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of feat_item_activity by name, each ``[n]``; NaN for NULL.

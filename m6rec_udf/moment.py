@@ -188,7 +188,7 @@ def read_snapshot(
     n, as_of = len(items["item_ids"]), seconds(bound["as_of"])
     activity = Activity(log, as_of, bound["span_days"], n)
     pairs = activity.pairs()
-    x = _matrix(con, n) if "feat_user_item" in own else _ones(pairs.user, pairs.item, n)
+    x = _matrix(con, n) if "feat_user_item" in own else _weighted(pairs.user, pairs.item, pairs.interest, n)
     with ThreadPoolExecutor(1) as beside:  # products of sparse matrices leave the other core free
         counting = beside.submit(_counted, activity, items, own)
         learning = beside.submit(learned.factors, x)
@@ -270,25 +270,29 @@ def _write(con: duckdb.DuckDBPyConnection, name: str, table: Any) -> None:
 def interactions(
     con: duckdb.DuckDBPyConnection, bound: dict[str, Any], n: int, log: Log, own: set[str]
 ) -> sp.csr_matrix:
-    """1 for every (user, item) pair with positive interest up to a moment, CSR ``[users, n]``."""
+    """Interest of every (user, item) pair where it is positive, up to a moment, CSR ``[users, n]``.
+
+    The mean square is 1: where all events say the same, all entries are 1.
+    """
     if "feat_user_item" in own:
         return _matrix(con, n)
     pairs = Activity(log, seconds(bound["as_of"]), bound["span_days"], n).pairs()
-    return _ones(pairs.user, pairs.item, n)
+    return _weighted(pairs.user, pairs.item, pairs.interest, n)
 
 
-def _ones(user: np.ndarray, item: np.ndarray, n: int) -> sp.csr_matrix:
-    """CSR ``[users, n]`` of pairs sorted by user and item."""
+def _weighted(user: np.ndarray, item: np.ndarray, interest: np.ndarray, n: int) -> sp.csr_matrix:
+    """CSR ``[users, n]`` of pairs sorted by user and item, the mean of the squares 1."""
     users = int(user[-1]) + 1 if len(user) else 1
     start = np.searchsorted(user, np.arange(users + 1)).astype(np.int32)
-    return sp.csr_matrix((np.ones(len(user), np.float32), item.astype(np.int32), start), shape=(users, n))
+    size = np.sqrt(np.mean(np.square(interest, dtype=np.float64))) if len(interest) else 1.0
+    return sp.csr_matrix(((interest / size).astype(np.float32), item.astype(np.int32), start), shape=(users, n))
 
 
 def _matrix(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:
     pairs = con.execute(
-        "select user_idx, item_idx from feat_user_item where interest > 0 order by user_idx, item_idx"
+        "select user_idx, item_idx, interest from feat_user_item where interest > 0 order by user_idx, item_idx"
     ).fetchnumpy()
-    return _ones(pairs["user_idx"], pairs["item_idx"], n)
+    return _weighted(pairs["user_idx"], pairs["item_idx"], pairs["interest"], n)
 
 
 def _transitions(con: duckdb.DuckDBPyConnection, n: int) -> sp.csr_matrix:

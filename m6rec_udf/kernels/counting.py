@@ -198,26 +198,36 @@ def successes_of(order, user, item, happened_at, is_positive):
 
 @compiled(
     INT64(
-        *(given(INT32), given(INT32), given(INT32), given(FLOAT32), given(FLOAT64), FLOAT64, made(INT32)),
+        *(
+            given(INT32),
+            given(INT32),
+            given(INT32),
+            given(FLOAT32),
+            given(FLOAT64),
+            FLOAT64,
+            made(INT32),
+            made(FLOAT32),
+        ),
     )
 )
-def pairs_of(order, user, item, interest, happened_at, as_of, place):
+def pairs_of(order, user, item, interest, happened_at, as_of, place, most):
     """The (user, item) pairs of positive interest as of a moment; how many.
 
-    ``place``: gets where the last behaviour of each stands in the log, by user and item.
+    ``place``: gets where the last behaviour of each stands in the log, by user and item. ``most``: gets the largest
+    interest of each.
     """
-    count, last, is_interested = 0, -1, False
+    count, last, largest = 0, -1, np.float32(0.0)
     for line in range(len(order)):
         at = order[line]
         if happened_at[at] <= as_of:
             last = at
-            is_interested |= interest[at] > 0
+            largest = max(largest, interest[at])
         is_end = line + 1 == len(order)
         if is_end or user[order[line + 1]] != user[at] or item[order[line + 1]] != item[at]:
-            if is_interested:
-                place[count] = last
+            if largest > 0:
+                place[count], most[count] = last, largest
                 count += 1
-            last, is_interested = -1, False
+            last, largest = -1, np.float32(0.0)
     return count
 
 

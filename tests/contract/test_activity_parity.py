@@ -45,12 +45,14 @@ def test_activity_of_items(at):
 
 def test_pairs(at):
     con, found, _, log = at
-    sql = "select user_idx, item_idx, epoch(last_at) as last_at, last_days from feat_user_item where interest > 0 "
-    wanted = columns(con, f"{sql} order by all")
+    sql = "select user_idx, item_idx, epoch(last_at) as last_at, last_days, interest from feat_user_item "
+    wanted = columns(con, f"{sql} where interest > 0 order by all")
     got = found.pairs()
     last_at = log.happened_at[got.place]
     for name, column in (("user_idx", got.user), ("item_idx", got.item), ("last_at", last_at)):
         np.testing.assert_array_equal(column, wanted[name], err_msg=name)
+    assert found.n != 80 or len(set(wanted["interest"])) > 1  # in the shop: views, ratings, purchases
+    np.testing.assert_allclose(got.interest, wanted["interest"], rtol=1e-6)
     last_days = (np.floor(found.as_of) - np.floor(last_at)) / activity.DAY
     np.testing.assert_allclose(last_days, wanted["last_days"], atol=1e-9)
 
