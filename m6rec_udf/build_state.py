@@ -92,7 +92,8 @@ class State:
     def decide_item_item(self, chosen: moment.Settings, why: str) -> None:
         """Note the settings of item-item."""
         self.decide("item_item_regularisation", f"{chosen.regularisation:g}", why)
-        self.decide("item_item_neighbours", chosen.neighbours, "weights kept per proposed item; chosen with it")
+        kept = "weights kept per proposed item, " + ("of either sign" if chosen.either_sign else "positive ones")
+        self.decide("item_item_neighbours", chosen.neighbours, f"{kept}; chosen with it")
         self.decide("item_item_tail_weight", f"{chosen.tail_weight:g}", "of items outside the closed form")
         self.decide("item_item_trend", f"{chosen.trend_column} to the power {chosen.trend_power:g}", "chosen with it")
 

@@ -30,22 +30,30 @@ def head_items(x: sp.csr_matrix, most_items: int) -> NDArray[np.int64]:
 
 
 def closed_form_item_item(
-    x: sp.csr_matrix, *, regularisation: float, neighbours: int, most_items: int, tail_weight: float = 0.3
+    x: sp.csr_matrix,
+    *,
+    regularisation: float,
+    neighbours: int,
+    most_items: int,
+    tail_weight: float = 0.3,
+    either_sign: bool = False,
 ) -> sp.csr_matrix:
     """Item-item weights ``[n_items, n_items]``: row = item in the history, column = item proposed.
 
     The most popular ``most_items`` get the closed form of EASE (Steck 2019, "Embarrassingly shallow
     autoencoders for sparse data": B = I - P diag(1/P), P = (X'X + lambda I)^-1); the rest gets cosine
     co-occurrence. Of each proposed item the ``neighbours`` largest positive weights are kept: so it is not the
-    many weak links of a popular item that decide. ``tail_weight`` brings the cosines, which are larger, to the scale
-    of the closed form.
+    many weak links of a popular item that decide. ``either_sign``: the largest of either sign, what speaks against an
+    item too. ``tail_weight`` brings the cosines, which are larger, to the scale of the closed form.
     """
-    closed, tail = item_item_parts(x, regularisation=regularisation, neighbours=neighbours, most_items=most_items)
+    closed, tail = item_item_parts(
+        x, regularisation=regularisation, neighbours=neighbours, most_items=most_items, either_sign=either_sign
+    )
     return joined(closed, tail, tail_weight)
 
 
 def item_item_parts(
-    x: sp.csr_matrix, *, regularisation: float, neighbours: int, most_items: int
+    x: sp.csr_matrix, *, regularisation: float, neighbours: int, most_items: int, either_sign: bool = False
 ) -> tuple[sp.csr_matrix, sp.csr_matrix]:
     """The closed form of the most popular items and the cosines of the others, each ``[n_items, n_items]``."""
     n = x.shape[1]
@@ -53,7 +61,7 @@ def item_item_parts(
     nothing = sp.csr_matrix((n, n), dtype=np.float32)
     if not len(head):
         return nothing, nothing
-    coo = top_per_row(ease(x[:, head], regularisation).T, neighbours).T.tocoo()
+    coo = top_per_row(ease(x[:, head], regularisation).T, neighbours, either_sign=either_sign).T.tocoo()
     closed = sp.csr_matrix((coo.data, (head[coo.row], head[coo.col])), shape=(n, n), dtype=np.float32)
     closed.sort_indices()
     popularity = np.asarray(x.sum(0)).ravel()
@@ -136,13 +144,13 @@ def sampled(x: sp.csr_matrix, most: int) -> sp.csr_matrix:
     return kept
 
 
-def top_per_row(weights: Floats, k: int) -> sp.csr_matrix:
-    """The k largest positive weights of each row of a dense matrix."""
+def top_per_row(weights: Floats, k: int, *, either_sign: bool = False) -> sp.csr_matrix:
+    """The k largest positive weights of each row of a dense matrix, or the k largest of either sign."""
     n = weights.shape[1]
-    k = min(k, n)
-    best = np.argpartition(-weights, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (len(weights), 1))
+    k, size = min(k, n), np.abs(weights) if either_sign else weights
+    best = np.argpartition(-size, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (len(weights), 1))
     values = np.take_along_axis(weights, best, 1)
-    keep = values > 1e-6
+    keep = np.take_along_axis(size, best, 1) > 1e-6
     rows = np.repeat(np.arange(len(weights)), keep.sum(1))
     out = sp.csr_matrix((values[keep], (rows, best[keep])), shape=weights.shape, dtype=np.float32)
     out.sort_indices()

@@ -230,6 +230,7 @@ def item_item_weights(x: sp.csr_matrix, chosen: Settings) -> sp.csr_matrix:
         neighbours=chosen.neighbours,
         most_items=CLOSED_FORM_ITEMS,
         tail_weight=chosen.tail_weight,
+        either_sign=chosen.either_sign,
     )
 
 

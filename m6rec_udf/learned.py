@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MOST_GROWTH = 0.05  # of behaviour and impressions
 GIVEN = ("positive_at", "repeats_allowed", "strategies", "encoder", "satisfaction", "seed", "in_sql", "lightgbm")
 LATER: dict[str, Any] = {"columns": []}  # settings that builds of an earlier release lack, with what they meant
-CHOSEN = ("regularisation", "neighbours", "tail_weight", "trend_power", "trend_column", "baskets")
+CHOSEN = ("regularisation", "neighbours", "either_sign", "tail_weight", "trend_power", "trend_column", "baskets")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Settings:
         seed: seed of every random choice.
         regularisation: lambda of the closed-form item-item weights.
         neighbours: item-item weights kept per proposed item.
+        either_sign: negative ones among them.
         tail_weight: of the cosines of items outside the closed form.
         trend_power, trend_column: the trend that item-item scores are multiplied with.
         in_sql: strategies whose SQL file is run by the build, the project's own and overrides; the others are
@@ -59,6 +60,7 @@ class Settings:
     seed: int
     regularisation: float
     neighbours: int = 100
+    either_sign: bool = False
     tail_weight: float = 0.3
     trend_power: float = 0.5
     trend_column: str = "trend_short"

@@ -20,7 +20,7 @@ TREND_COLUMNS = ("trend_very_short", "trend_short", "trend_medium", "trend_long"
 TREND_POWERS = (0.25, 0.5, 1.0)
 _TRENDS = [("trend_short", 0.0), *((column, power) for column in TREND_COLUMNS for power in TREND_POWERS)]
 REGULARISATION_PER_USER = (0.2, 0.05, 0.8)  # the first is the default
-NEIGHBOURS = (100, 400)
+KEPT = ((100, False), (400, False), (400, True))  # weights of each proposed item, and whether of either sign
 TAIL_WEIGHTS = (0.3, 0.1, 0.03)
 USERS = 600
 LEAST_USERS = 20
@@ -50,7 +50,11 @@ def choose_item_item(
     closed, figures = _choose_closed_form(snapshot, x, log, settings, users, until)
     problem = _problem(snapshot, log, users, np.arange(snapshot.n), until)
     parts = item_item_parts(
-        x, regularisation=closed.regularisation, neighbours=closed.neighbours, most_items=CLOSED_FORM_ITEMS
+        x,
+        regularisation=closed.regularisation,
+        neighbours=closed.neighbours,
+        most_items=CLOSED_FORM_ITEMS,
+        either_sign=closed.either_sign,
     )
     weights = {share: joined(*parts, share) for share in TAIL_WEIGHTS}
     usual = weights[TAIL_WEIGHTS[0]]
@@ -75,17 +79,21 @@ def _choose_closed_form(
     head = head_items(x, CLOSED_FORM_ITEMS if x.nnz < LARGE else CHOICE_ITEMS)
     history, open_, wanted = _problem(snapshot, log, users, head, until)
     factors = [_factor(snapshot, trend)[head] for trend in _TRENDS]
-    found: dict[tuple[float, int], float] = {}
+    found: dict[tuple[float, int, bool], float] = {}
     for per_user in REGULARISATION_PER_USER:
         regularisation = float(np.clip(per_user * log.users, 20, 20_000))
         dense = ease(x[:, head], regularisation)
-        for neighbours in NEIGHBOURS:
-            base = (history @ top_per_row(dense.T, neighbours).T).toarray()
+        for neighbours, either_sign in KEPT:
+            base = (history @ top_per_row(dense.T, neighbours, either_sign=either_sign).T).toarray()
             values = [_ndcg(base * factor, open_, wanted) / len(users) for factor in factors]
-            found[regularisation, neighbours] = round(max(values), 6)
-    regularisation, neighbours = max(found, key=lambda variant: found[variant])
-    figures = ", ".join(f"lambda {lam:g} of {k} neighbours {value:.4f}" for (lam, k), value in found.items())
-    return replace(settings, regularisation=regularisation, neighbours=neighbours), figures
+            found[regularisation, neighbours, either_sign] = round(max(values), 6)
+    regularisation, neighbours, either_sign = max(found, key=lambda variant: found[variant])
+    figures = ", ".join(
+        f"lambda {lam:g} of {k} {'weights of either sign' if either else 'positive weights'} {value:.4f}"
+        for (lam, k, either), value in found.items()
+    )
+    chosen = replace(settings, regularisation=regularisation, neighbours=neighbours, either_sign=either_sign)
+    return chosen, figures
 
 
 def _factor(snapshot: Snapshot, trend: tuple[str, float]) -> np.ndarray:

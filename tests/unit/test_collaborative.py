@@ -91,6 +91,10 @@ def test_the_best_per_row_with_ties_to_the_lower_column():
     kept = top_per_row_sparse(sp.csr_matrix(dense), 2)
     assert kept[0].indices.tolist() == [1, 2]
     assert top_per_row(dense, 1).nnz == 2
+    either = top_per_row(dense, 1, either_sign=True).toarray()
+    assert either[0].tolist() in ([0, 0.5, 0, 0], [0, 0, 0.5, 0], [0, 0, 0, 0.5])
+    assert either[1].tolist() == [0, 0, 0, -1]
+    assert top_per_row(dense, 4, either_sign=True).toarray().tolist() == dense.tolist()
 
 
 @pytest.mark.parametrize("k", [1, 3, 7, 40])
