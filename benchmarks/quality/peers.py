@@ -186,8 +186,8 @@ GRIDS: dict[str, tuple[type[Peer], dict[str, list[Any]]]] = {
         {
             "embedding_size": [64, 128],
             "n_layers": [2, 3, 1],
-            "learning_rate": [1e-3, 5e-3],
-            "reg_weight": [1e-5, 1e-4, 1e-3],
+            "learning_rate": [5e-3, 1e-3],
+            "reg_weight": [1e-4, 1e-5, 1e-3],
         },
     ),
 }  # fmt: skip

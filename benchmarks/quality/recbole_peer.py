@@ -38,9 +38,9 @@ def python() -> str | None:
 class RecBole(Peer):
     """A model of RecBole (Zhao et al., CIKM 2021); ``model`` and what its subclass makes of the settings.
 
-    Training ends after ``seconds`` of processor time, or once held-out items of the training data are ranked no better. Where items
-    already known are no answers, sequences and pairs hold each item once, when it was first met: these models are
-    then asked what they were taught.
+    Training ends after ``seconds`` of processor time, or once held-out items of the training data are ranked no
+    better. Where items already known are no answers, sequences and pairs hold each item once, when it was first met:
+    these models are then asked what they were taught.
     """
 
     model = ""

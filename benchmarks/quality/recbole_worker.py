@@ -37,7 +37,7 @@ from recbole.sampler import Sampler
 from recbole.utils import get_model, init_seed
 
 HELD_OUT = 1000  # users
-PATIENCE = 10  # epochs without gain, as RecBole's
+PATIENCE = 50  # epochs without gain; graph models stay on the level of popularity for a while
 LONGEST = 50  # items of a sequence
 BUCKET = 32  # batches whose sequences are put together by length: short ones cost less
 BLOCK = 256
