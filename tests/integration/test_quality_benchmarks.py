@@ -78,7 +78,7 @@ def test_peers_list_untouched_items_once_for_everybody(shop, bench, capsys):
 def test_peers_beat_lists_drawn_by_chance(shop, bench, name):
     if name not in bench.peers.installed():
         pytest.skip(f"{name} is not installed")
-    peer = bench.peers.tune(shop, [name], budget=20.0 if name.startswith("recbole") else 0.0, k=20)[name]
+    peer = bench.peers.tune(shop, [name], budget=5.0 if name.startswith("recbole") else 0.0, k=20)[name]
     drawn = bench.peers.Peer(bench.peers.Logs())
     drawn.fit = lambda log, liked: lambda block: np.random.default_rng(0).random((len(block), liked.shape[1]))
     scores = evaluation.validate(shop, {"peer": peer, "chance": drawn}, k=20)
