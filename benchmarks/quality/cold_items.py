@@ -26,7 +26,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from peers import _ones
+from peer import ones
 from scipy import sparse
 
 from m6rec_udf.arrays import of_version
@@ -85,7 +85,7 @@ class Catalogue:
         number = {word: at for at, word in enumerate(sorted(w for w, n in counts.items() if n > 1))}
         pairs = [(at, number[word]) for at, own in enumerate(words) for word in own if word in number]
         row_of, column = (np.asarray(part, np.int64) for part in zip(*pairs, strict=True))
-        self.words = _ones(row_of, column, (len(rows), len(number)))
+        self.words = ones(row_of, column, (len(rows), len(number)))
         rare = np.log(len(rows) / np.maximum(np.asarray(self.words.sum(0)).ravel(), 1))
         weighted = self.words @ sparse.diags_array(rare)
         length = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
@@ -156,7 +156,7 @@ def light(catalogue: Catalogue, *, liked_from: float, epochs: int, **settings: A
         user, item = _history(con, catalogue, liked_from)
         people = users["user_id"].to_pylist()
         ids = np.unique(np.concatenate([user, np.asarray(people, dtype=str)]))
-        liked = _ones(np.searchsorted(ids, user), item, (len(ids), len(catalogue.ids)))
+        liked = ones(np.searchsorted(ids, user), item, (len(ids), len(catalogue.ids)))
         features = sparse.hstack([sparse.identity(len(catalogue.ids), dtype=np.float32), catalogue.words]).tocsr()
         model = LightFM(loss="warp", random_state=0, user_alpha=settings["item_alpha"], **settings)
         model.fit(liked.tocoo(), item_features=features, epochs=epochs, num_threads=1)

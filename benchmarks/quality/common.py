@@ -51,6 +51,13 @@ def arguments(about: str, data: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """The options that say which other libraries run beside m6rec."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--peers", nargs="+", metavar="NAME", help="only these of the others (default: all here)")
+    which.add_argument("--no-peers", action="store_true", help="m6rec and the baselines only")
+
+
 def load_data(name: str, path: str | None) -> dict[str, pl.DataFrame]:
     """Frames of one data set."""
     if name == "movielens":

@@ -47,15 +47,18 @@ def name_last(con: duckdb.DuckDBPyConnection, seed: int) -> None:
     con.execute("create or replace temp table last_two as from last_events union all from events_before_last")
 
 
-def tuned(con: duckdb.DuckDBPyConnection, k: int, budget: float) -> dict[str, Any]:
-    """Peers with their best settings, and the baselines, on the event before the last."""
+def tuned(con: duckdb.DuckDBPyConnection, names: list[str], k: int, budget: float) -> dict[str, Any]:
+    """Peers with their best settings, and the baselines, on the event before the last.
+
+    Any event can be the last, liked or not, so settings that learn from all of them come first.
+    """
 
     def judge(todo: dict[str, Any]) -> dict[str, float]:
         rows = evaluation.score(con, todo, "events_before_last", hidden="last_two", k=k)
         found = {row[0]: float(row[3] or 0.0) for row in rows if row[1] == "all" and row[2] == f"ndcg@{k}"}
         return dict.fromkeys(todo, 0.0) | found
 
-    others: dict[str, Any] = peers.tune(con, peers.installed(), budget=budget, k=k, judge=judge)
+    others: dict[str, Any] = peers.tune(con, names, budget=budget, k=k, judge=judge, least_y=(0.0, 0.75))
     for name in ("popular", "item_item"):
         choices = baselines.grid(name, span_days=1.0, levels=(0.0, 0.75))
         scores = judge({str(j): baselines.recommender(name, choice) for j, choice in enumerate(choices)})
@@ -100,8 +103,9 @@ class Own:
 
 def figures(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> pl.DataFrame:
     """Tune, delete the last events, build, score everybody once; prints the table."""
+    names = [] if given.no_peers else peers.chosen(given.peers)
     name_last(con, given.seed)
-    others = {} if given.no_peers else tuned(con, given.k, given.budget)
+    others = {} if given.no_peers else tuned(con, names, given.k, given.budget)
     con.execute("delete from m6.events where (user_id, item_id) in (select (user_id, item_id) from last_events)")
     own = Own(given.seed)
     methods = {"m6rec": own.in_the_visit, "m6rec at the end": own.at_the_end, **others}
@@ -114,8 +118,8 @@ def figures(con: duckdb.DuckDBPyConnection, given: argparse.Namespace) -> pl.Dat
 def main() -> None:
     """Load, score, print."""
     parser = common.arguments(__doc__ or "", data="ml-100k")
-    parser.add_argument("--budget", type=float, default=60, help="seconds to tune each peer in")
-    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--budget", type=float, default=60, help="processor seconds to tune each peer in")
+    common.add_peers(parser)
     given = parser.parse_args()
     with common.database(given) as con:
         figures(con, given)

@@ -1,152 +1,24 @@
-"""Other libraries in the form m6rec's evaluation takes: ``(con, as_of, users, k) -> user_id, item_id, rank``.
-
-They read ``eval_history`` (what may be learned from) and ``eval_touched`` (what must not be shown), the temporary
-tables the evaluation fills for a split. Users without history get popular items.
-"""
+"""Other libraries as peers (``peer.py`` says what that is), their grids, and how their settings are chosen."""
 
 from __future__ import annotations
 
 import importlib.util
 import itertools
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import recbole_peer
+from peer import NEVER, Log, Logs, Peer, Scores
 from scipy import linalg, sparse
 
 from m6rec_udf.evaluate import validate
 
 DENSE = 6000  # items of the closed form: the most popular ones where there are more
-BLOCK = 256
-NEVER = -1e30
-
-
-@dataclass
-class Log:
-    """A history in numbers.
-
-    Attributes:
-        user_ids, item_ids: sorted ids; the numbers are positions in them.
-        user, item, y: one entry per event, by user and then by time; equal times are shuffled with a fixed seed.
-        touched: ones where an item must not be shown, ``[users, items]``.
-    """
-
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    user: np.ndarray
-    item: np.ndarray
-    y: np.ndarray
-    touched: sparse.csr_matrix
-
-    def liked(self, least_y: float) -> sparse.csr_matrix:
-        """Ones at the (user, item) pairs with an event of at least this satisfaction."""
-        keep = self.y >= least_y
-        return _ones(self.user[keep], self.item[keep], (len(self.user_ids), len(self.item_ids)))
-
-
-class Logs:
-    """The log of the split evaluated last, read once for all methods."""
-
-    def __init__(self) -> None:
-        self.key: Any = None
-        self.log: Log | None = None
-
-    def get(self, con: duckdb.DuckDBPyConnection, as_of: datetime) -> Log:
-        """The log behind the ``eval_*`` tables of a moment."""
-        counts = con.execute(
-            "select (select count(*) from eval_history), (select count(*) from eval_touched), "
-            "(select count(*) from eval_users)"
-        ).fetchall()[0]
-        if self.log is None or self.key != (as_of, *counts):
-            self.key, self.log = (as_of, *counts), _read(con)
-        return self.log
-
-
-def _read(con: duckdb.DuckDBPyConnection) -> Log:
-    users = con.execute(
-        "select user_id from eval_history union select user_id from eval_users union select user_id from eval_touched "
-        "order by 1"
-    ).fetchnumpy()["user_id"]
-    items = con.execute("select distinct item_id from eval_history order by 1").fetchnumpy()["item_id"]
-    numbers = (
-        "with u as (select user_id, row_number() over (order by user_id) - 1 as u from (select user_id from "
-        "eval_history union select user_id from eval_users union select user_id from eval_touched)), "
-        "i as (select item_id, row_number() over (order by item_id) - 1 as i "
-        "from (select distinct item_id from eval_history)) "
-    )
-    events = con.execute(
-        numbers + "select u, i, y from eval_history join u using (user_id) join i using (item_id) "
-        "order by u, happened_at, md5(item_id || '/' || user_id), i"
-    ).fetchnumpy()
-    touched = con.execute(
-        numbers + "select u, i from eval_touched join u using (user_id) join i using (item_id)"
-    ).fetchnumpy()
-    y = np.ma.filled(np.ma.asarray(events["y"], np.float64), 0.0)
-    shape = (len(users), len(items))
-    return Log(np.asarray(users), np.asarray(items), events["u"], events["i"], y,
-               _ones(touched["u"], touched["i"], shape))  # fmt: skip
-
-
-def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
-    found = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape)
-    found.sum_duplicates()
-    found.data[:] = 1
-    return found
-
-
-Scores = Callable[[np.ndarray], np.ndarray]
-
-
-class Peer:
-    """A method that scores every item for a block of users."""
-
-    def __init__(self, logs: Logs, *, least_y: float = 0.0, **settings: Any) -> None:
-        self.logs, self.least_y, self.settings = logs, least_y, settings
-
-    def fit(self, log: Log, liked: sparse.csr_matrix) -> Scores:
-        """Learn; returns what scores users: positions -> float ``[users, items]``."""
-        raise NotImplementedError
-
-    def __call__(self, con: duckdb.DuckDBPyConnection, as_of: datetime, users: Any, k: int) -> pa.Table:
-        log = self.logs.get(con, as_of)
-        liked = log.liked(self.least_y)
-        with warnings.catch_warnings(), _one_blas_thread():
-            warnings.simplefilter("ignore")
-            scores = self.fit(log, liked)
-            return lists(log, liked, scores, np.asarray(users["user_id"].to_pylist(), dtype=object), k)
-
-
-def lists(log: Log, liked: sparse.csr_matrix, scores: Scores, users: np.ndarray, k: int) -> pa.Table:
-    """The k best untouched items of each user; what a method cannot score follows by popularity."""
-    popular = np.asarray(liked.sum(0), np.float64).ravel()
-    tail = NEVER + popular / (1.0 + popular.max(initial=0)) * 1e29
-    wanted = np.searchsorted(log.user_ids.astype(str), users.astype(str))
-    out: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for start in range(0, len(wanted), BLOCK):
-        block = wanted[start : start + BLOCK]
-        found = np.asarray(scores(block), np.float64)
-        found = np.where(found > NEVER, found, tail)
-        found[np.diff(liked.indptr)[block] == 0] = tail
-        touched = log.touched[block]
-        found[np.repeat(np.arange(len(block)), np.diff(touched.indptr)), touched.indices] = -np.inf
-        best = np.argpartition(-found, min(k, found.shape[1] - 1), axis=1)[:, :k]
-        value = np.take_along_axis(found, best, 1)
-        order = np.lexsort((best, -value), axis=1)
-        best, value = np.take_along_axis(best, order, 1), np.take_along_axis(value, order, 1)
-        rows, places = np.nonzero(np.isfinite(value))
-        out.append((block[rows], best[rows, places], places + 1))
-    user, item, rank = (np.concatenate(parts) for parts in zip(*out, strict=True))
-    return pa.table(
-        {"user_id": pa.array(log.user_ids[user], pa.string()), "item_id": pa.array(log.item_ids[item], pa.string()),
-         "rank": rank}
-    )  # fmt: skip
 
 
 class Als(Peer):
@@ -274,17 +146,6 @@ def _unknown_last(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    if not importlib.util.find_spec("threadpoolctl"):
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
-        yield
-
-
 GRIDS: dict[str, tuple[type[Peer], dict[str, list[Any]]]] = {
     "implicit_als": (
         Als,
@@ -316,24 +177,58 @@ GRIDS: dict[str, tuple[type[Peer], dict[str, list[Any]]]] = {
         Markov,
         {"window": [5, 2, 10, 1], "last": [5, 10, 3, 1], "decay": [0.8, 0.9, 0.5], "popularity_power": [0.3, 0.1, 0.5]},
     ),
+    "recbole_sasrec": (
+        recbole_peer.SasRec,
+        {"hidden_size": [64, 128], "n_layers": [2, 1], "learning_rate": [1e-3, 3e-3], "dropout": [0.2, 0.5]},
+    ),
+    "recbole_lightgcn": (
+        recbole_peer.LightGcn,
+        {
+            "embedding_size": [64, 128],
+            "n_layers": [2, 3, 1],
+            "learning_rate": [5e-3, 1e-3],
+            "reg_weight": [1e-4, 1e-5, 1e-3],
+        },
+    ),
 }  # fmt: skip
 
 
 def installed() -> list[str]:
     """Names of the peers that can run here."""
-    return [
-        name
-        for name in GRIDS
-        if name in ("ease", "markov") or importlib.util.find_spec(name.partition("_")[0]) is not None
-    ]
+    own_python = recbole_peer.python() is not None
+    libraries = {"ease": True, "markov": True, "recbole_sasrec": own_python, "recbole_lightgcn": own_python}
+    return [name for name in GRIDS if libraries.get(name, importlib.util.find_spec(name.partition("_")[0]) is not None)]
 
 
-def settings_of(axes: dict[str, list[Any]], is_graded: bool) -> list[dict[str, Any]]:
+def chosen(names: Sequence[str] | None = None) -> list[str]:
+    """The peers to run: those named, or all that can run here; prints which are left out.
+
+    Raises:
+        SystemExit: a name is unknown, or cannot run here.
+    """
+    here = installed()
+    missing = [name for name in GRIDS if name not in here]
+    hint = f"Hint: pip install 'm6rec[bench-quality]'; recbole runs where {recbole_peer.VARIABLE} names its Python"
+    wrong = [name for name in names or () if name not in here]
+    if wrong:
+        raise SystemExit(f"--peers {', '.join(wrong)}: expected some of {', '.join(here)} (not here: "
+                         f"{', '.join(missing) or 'none'}). {hint}")  # fmt: skip
+    if names is None and missing:
+        print(f"not here, left out: {', '.join(missing)}. {hint}")
+    return here if names is None else list(dict.fromkeys(names))
+
+
+def settings_of(axes: dict[str, list[Any]], least_y: Sequence[float]) -> list[dict[str, Any]]:
     """All settings of a grid, the usual ones first, then in a fixed random order, so a budget's end is not biased."""
-    axes = axes | {"least_y": [0.75, 0.0] if is_graded else [0.0]}
+    axes = axes | {"least_y": list(least_y)}
     points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     order = np.random.default_rng(0).permutation(np.arange(1, len(points)))
     return [points[0], *(points[j] for j in order)]
+
+
+def spent() -> float:
+    """Processor seconds of this process and of those it started and that have ended: other work beside is not time."""
+    return sum(os.times()[:4])
 
 
 class _Trial:
@@ -346,9 +241,9 @@ class _Trial:
         if self.clock["seconds"] > self.budget:
             return pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string()),
                              "rank": pa.array([], pa.int64())})  # fmt: skip
-        begin = time.perf_counter()
+        begin = spent()
         found = self.peer(con, as_of, users, k)
-        self.clock["seconds"] += time.perf_counter() - begin
+        self.clock["seconds"] += spent() - begin
         self.was_run = True
         return found
 
@@ -364,16 +259,19 @@ def tune(
     k: int,
     repeats: bool = False,
     judge: Validate | None = None,
+    least_y: Sequence[float] = (0.75, 0.0),
 ) -> dict[str, Peer]:
     """The best settings of each method on the slice before the split, ``budget`` seconds each; prints what was tried.
 
     Args:
         con: a connection with the data.
         names: of ``GRIDS``.
-        budget: seconds of fitting and listing per method; the first setting always runs.
+        budget: processor seconds of fitting and listing per method; the first setting always runs. One fit may train
+            for all of it, where it would go on and on.
         k: length of the lists.
         repeats: as in ``evaluate``.
         judge: scores recommenders by name on the tuning slice; default: ``validate``.
+        least_y: satisfaction from which an event is learned from, the usual one first; of graded events only.
     """
     is_graded = bool(
         con.execute(
@@ -388,18 +286,18 @@ def tune(
     clocks: dict[str, dict[str, float]] = {}
     for name in names:
         kind, axes = GRIDS[name]
-        points[name], clocks[name] = settings_of(axes, is_graded), {"seconds": 0.0}
+        points[name], clocks[name] = settings_of(axes, least_y if is_graded else (0.0,)), {"seconds": 0.0}
         for number, point in enumerate(points[name]):
-            trials[f"{name}/{number}"] = _Trial(kind(logs, **point), clocks[name], budget)
+            trials[f"{name}/{number}"] = _Trial(kind(logs, seconds=budget, **point), clocks[name], budget)
     scores = judge(dict(trials))
     best: dict[str, Peer] = {}
     for name in names:
         tried = [j for j in range(len(points[name])) if trials[f"{name}/{j}"].was_run]
-        chosen = max(tried, key=lambda j: (scores[f"{name}/{j}"], -j))
+        winner = max(tried, key=lambda j: (scores[f"{name}/{j}"], -j))
         print(
             f"{name}: {len(tried)} of {len(points[name])} settings tried in {clocks[name]['seconds']:.0f} s (budget "
-            f"{budget:.0f} s), best {points[name][chosen]}, {scores[f'{name}/{chosen}']:.4f} on the validation slice",
+            f"{budget:.0f} s), best {points[name][winner]}, {scores[f'{name}/{winner}']:.4f} on the validation slice",
             flush=True,
         )
-        best[name] = GRIDS[name][0](logs, **points[name][chosen])
+        best[name] = GRIDS[name][0](logs, seconds=budget, **points[name][winner])
     return best

@@ -36,7 +36,7 @@ def temporal(
 ) -> pl.DataFrame:
     """Tune the peers, evaluate everybody, print the tables."""
     print(f"\n## {'next purchases, repeats allowed' if repeats else 'discoveries'}", flush=True)
-    names = [] if given.no_peers else peers.installed()
+    names = [] if given.no_peers else peers.chosen(given.peers)
     own = common.Built(versions, seed=given.seed, exclude_seen=not repeats)
     if given.budget is None:
         begin = time.perf_counter()
@@ -55,9 +55,11 @@ def temporal(
 def main() -> None:
     """Load, tune, evaluate, print."""
     parser = common.arguments(__doc__ or "")
-    parser.add_argument("--budget", type=float, help="seconds per peer (default: as m6rec's build, at least 60)")
+    parser.add_argument(
+        "--budget", type=float, help="processor seconds per peer (default: as m6rec's build, at least 60)"
+    )
     parser.add_argument("--repeats", action="store_true", help="next purchases: known items count and stay")
-    parser.add_argument("--no-peers", action="store_true")
+    common.add_peers(parser)
     parser.add_argument("--skip-main", action="store_true", help="only what --also names")
     parser.add_argument("--also", nargs="*", default=[], choices=["repeats", "cold-items", "calibration", "curve"])
     parser.add_argument("--out", help="CSV to write the figures to")

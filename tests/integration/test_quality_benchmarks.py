@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import shop_world
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "quality"
-NAMES = ("ablation", "calibration", "cold_items", "common", "curve", "degraded", "leave_last_out", "peers", "run")
+NAMES = (
+    "ablation", "calibration", "cold_items", "common", "curve", "degraded", "leave_last_out", "peer", "peers",
+    "recbole_peer", "run",
+)  # fmt: skip
 evaluation = importlib.import_module("m6rec_udf.evaluate")
-FEW = argparse.Namespace(data="shop", k=5, seed=0, budget=0.01, no_peers=False)
+FEW = argparse.Namespace(data="shop", k=5, seed=0, budget=0.01, no_peers=False, peers=None)
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +69,114 @@ def test_peers_list_untouched_items_once_for_everybody(shop, bench, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["implicit_als", "implicit_bpr", "implicit_knn", "lenskit_knn", "lenskit_mf", "ease", "markov"]
-)
+    "name",
+    [
+        "implicit_als", "implicit_bpr", "implicit_knn", "lenskit_knn", "lenskit_mf", "ease", "markov", "recbole_sasrec",
+        "recbole_lightgcn",
+    ],
+)  # fmt: skip
 def test_peers_beat_lists_drawn_by_chance(shop, bench, name):
     if name not in bench.peers.installed():
         pytest.skip(f"{name} is not installed")
-    peer = bench.peers.tune(shop, [name], budget=0.0, k=20)[name]
+    peer = bench.peers.tune(shop, [name], budget=5.0 if name.startswith("recbole") else 0.0, k=20)[name]
     drawn = bench.peers.Peer(bench.peers.Logs())
     drawn.fit = lambda log, liked: lambda block: np.random.default_rng(0).random((len(block), liked.shape[1]))
     scores = evaluation.validate(shop, {"peer": peer, "chance": drawn}, k=20)
     assert scores["peer"] > scores["chance"]
 
 
+# Scores of its own instead of a model's: how often each item was in the log.
+WORKER = """
+import json, pathlib, shutil, sys
+import numpy as np
+folder = pathlib.Path(sys.argv[1])
+log = np.load(folder / "log.npz")
+scores = np.tile(np.bincount(log["item"], minlength=log["shape"][1]), (len(log["asked"]), 1)).astype(np.float32)
+np.save(folder / "scores.npy", scores)
+shutil.copytree(folder, pathlib.Path(__file__).parent / "seen", dirs_exist_ok=True)
+print("trained", json.loads((folder / "settings.json").read_text())["model"])
+"""
+
+
+@pytest.fixture
+def stand_in(bench, tmp_path, monkeypatch) -> Path:
+    """A worker that needs no RecBole; keeps what it was given in the folder ``seen`` beside it."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    monkeypatch.setattr(bench.recbole_peer, "WORKER", worker)
+    monkeypatch.setenv("M6REC_RECBOLE_PYTHON", sys.executable)
+    return worker
+
+
+def test_recbole_is_asked_through_files(shop, bench, stand_in, capsys):
+    assert {"recbole_sasrec", "recbole_lightgcn"} <= set(bench.peers.installed())
+    found = bench.peers.tune(shop, ["recbole_sasrec", "recbole_lightgcn"], budget=0.5, k=5)
+    printed = capsys.readouterr().out
+    assert printed.count("trained SASRec") >= 2
+    assert "recbole_lightgcn: " in printed
+    facts = {}
+
+    def watched(con, as_of, users, k):
+        tables = ("eval_history", "eval_touched", "eval_users")
+        facts.update({table: con.sql(f"from {table}").pl() for table in tables})
+        facts["lists"] = found["recbole_sasrec"](con, as_of, users, k)
+        return facts["lists"]
+
+    evaluation.evaluate(shop, k=5, methods=(), recommender=watched)
+    settings = json.loads((stand_in.parent / "seen" / "settings.json").read_text())
+    assert (settings["model"], settings["seconds"], settings["hides_known"]) == ("SASRec", 0.5, True)
+    assert settings["config"]["loss_type"] == "CE"
+    assert "dropout" not in settings["config"]
+
+    # every pair once, where it was first met; users in turn, each in the order of time
+    history = facts["eval_history"]
+    users = sorted({*history["user_id"], *facts["eval_users"]["user_id"]})
+    items = sorted(set(history["item_id"]))
+    with np.load(stand_in.parent / "seen" / "log.npz") as log:
+        given = [(users[u], items[i]) for u, i in zip(log["user"], log["item"], strict=True)]
+        asked = [users[u] for u in log["asked"]]
+    liked = history.filter(pl.col("y").fill_null(0.0) >= found["recbole_sasrec"].least_y)
+    firsts = {row[:2]: row[2] for row in liked.group_by("user_id", "item_id").agg(pl.min("happened_at")).rows()}
+    assert len(liked) > len(firsts)
+    assert sorted(given) == sorted(firsts)
+    assert [(pair[0], firsts[pair]) for pair in given] == sorted((pair[0], at) for pair, at in firsts.items())
+    assert asked == sorted(facts["eval_users"]["user_id"])
+
+    # the lists are in the order of the scores that came back
+    counts = Counter(item for _, item in firsts)
+    touched = set(facts["eval_touched"].select("user_id", "item_id").rows())
+    lists = pl.from_arrow(facts["lists"]).sort("user_id", "rank")
+    for user in asked:
+        listed = [counts[item] for item in lists.filter(pl.col("user_id") == user)["item_id"]]
+        assert listed == sorted((n for item, n in counts.items() if (user, item) not in touched), reverse=True)[:5]
+
+
+def test_what_the_worker_writes_before_it_fails_is_shown(shop, bench, stand_in):
+    stand_in.write_text("import sys; print('read the log'); sys.exit('no module named recbole, say')")
+    with pytest.raises(RuntimeError, match=r"(?s)ended with 1.*Hint: .*read the log.*no module named recbole, say"):
+        bench.peers.tune(shop, ["recbole_lightgcn"], budget=0.0, k=5)
+
+
+def test_peers_that_cannot_run_are_named(bench, monkeypatch, capsys):
+    monkeypatch.delenv("M6REC_RECBOLE_PYTHON", raising=False)
+    assert bench.peers.chosen(["markov", "ease", "markov"]) == ["markov", "ease"]
+    assert capsys.readouterr().out == ""
+    assert not any(name.startswith("recbole") for name in bench.peers.chosen())
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert "recbole_sasrec, recbole_lightgcn" in line
+    assert "M6REC_RECBOLE_PYTHON" in line
+    for wrong in ("sasrec", "recbole_sasrec"):
+        with pytest.raises(SystemExit, match=rf"--peers {wrong}: expected some of .*ease, markov.* Hint: "):
+            bench.peers.chosen(["ease", wrong])
+    monkeypatch.setenv("M6REC_RECBOLE_PYTHON", "/nowhere/python")
+    with pytest.raises(SystemExit, match=r"'/nowhere/python', expected a Python that has recbole. Hint: "):
+        bench.peers.chosen()
+
+
 def test_ease_by_hand(bench):
     """Two items liked by the same people predict each other, a third one liked by others does not."""
-    liked = bench.peers._ones(np.array([0, 0, 1, 1, 2, 3]), np.array([0, 1, 0, 1, 2, 0]), (4, 3))
+    liked = bench.peer.ones(np.array([0, 0, 1, 1, 2, 3]), np.array([0, 1, 0, 1, 2, 0]), (4, 3))
     score = bench.peers.Ease(bench.peers.Logs(), regularization=1.0).fit(None, liked)(np.array([3]))[0]
     gram = liked.toarray().T @ liked.toarray() + np.eye(3)
     inverse = np.linalg.inv(gram)
