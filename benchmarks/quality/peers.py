@@ -238,12 +238,13 @@ class _Trial:
         self.peer, self.clock, self.budget, self.was_run = peer, clock, budget, False
 
     def __call__(self, con: duckdb.DuckDBPyConnection, as_of: datetime, users: Any, k: int) -> pa.Table:
-        if self.clock["seconds"] > self.budget:
+        if self.clock["tried"] and self.clock["seconds"] >= self.budget:
             return pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string()),
                              "rank": pa.array([], pa.int64())})  # fmt: skip
         begin = spent()
         found = self.peer(con, as_of, users, k)
         self.clock["seconds"] += spent() - begin
+        self.clock["tried"] += 1
         self.was_run = True
         return found
 
@@ -286,7 +287,7 @@ def tune(
     clocks: dict[str, dict[str, float]] = {}
     for name in names:
         kind, axes = GRIDS[name]
-        points[name], clocks[name] = settings_of(axes, least_y if is_graded else (0.0,)), {"seconds": 0.0}
+        points[name], clocks[name] = settings_of(axes, least_y if is_graded else (0.0,)), {"seconds": 0.0, "tried": 0}
         for number, point in enumerate(points[name]):
             trials[f"{name}/{number}"] = _Trial(kind(logs, seconds=budget, **point), clocks[name], budget)
     scores = judge(dict(trials))
