@@ -67,7 +67,7 @@ def evaluate(
     methods: Sequence[str] | None = None,
     recommender: Recommender | None = None,
     peers: Mapping[str, Recommender] | None = None,
-    positive: float = 0.75,
+    positive: float | None = None,
     max_users: int = 20_000,
     seed: int = 0,
 ) -> duckdb.DuckDBPyRelation:
@@ -90,7 +90,8 @@ def evaluate(
         recommender: lists of m6rec, ``(con, as_of, users, k) -> user_id, item_id, rank``; None: on a connection
             dressed by ``connect`` or ``install`` a build as of the split (removed again), else baselines only.
         peers: more methods of the same form by name.
-        positive: satisfaction y in [0, 1] from which an event is a target (0.75: four of five stars).
+        positive: satisfaction y in [0, 1] from which an event is a target; None: 0.75 (four of five stars), or the best
+            that the log up to the split can show where that is less, as a build decides (0.1 of a log of views).
         max_users: more test users than that are sampled.
         seed: seed of the bootstrap and of the sample.
 
@@ -101,13 +102,14 @@ def evaluate(
     known = REPEAT_BASELINES if repeats else BASELINES
     methods = known if methods is None else methods
     _check(k=k, test_share=test_share, methods=methods, positive=positive, max_users=max_users, known=known)
-    settings = _Settings(k=k, positive=positive, max_users=max_users, seed=seed, repeats=repeats)
     started_at = runs.now()
-    parameters: dict[str, Any] = {"k": k, "test_share": test_share, "positive": positive, "seed": seed}
-    parameters["repeats"] = repeats
     materialise(con, "eval_events")
     last = _last_moment(con)
     moment = _naive(as_of) if as_of is not None else _cut(con, last, test_share)
+    positive = _positive(con, moment, positive)
+    settings = _Settings(k=k, positive=positive, max_users=max_users, seed=seed, repeats=repeats)
+    parameters: dict[str, Any] = {"k": k, "test_share": test_share, "positive": positive, "seed": seed}
+    parameters["repeats"] = repeats
     choices = {name: _choose(con, name, moment, test_share, settings) for name in methods}
     parameters["chosen"] = {name: choice.of(name) for name, choice in choices.items()}
     split = _split(con, moment, last, settings)
@@ -143,7 +145,7 @@ def validate(
     as_of: datetime | None = None,
     test_share: float = 0.1,
     k: int = 10,
-    positive: float = 0.75,
+    positive: float | None = None,
     max_users: int = 20_000,
     seed: int = 0,
     repeats: bool = False,
@@ -156,7 +158,15 @@ def validate(
     _check(k=k, test_share=test_share, methods=(), positive=positive, max_users=max_users)
     materialise(con, "eval_events")
     moment = _naive(as_of) if as_of is not None else _cut(con, _last_moment(con), test_share)
-    return _validate(con, recommenders, moment, test_share, _Settings(k, positive, max_users, seed, repeats))
+    settings = _Settings(k, _positive(con, moment, positive), max_users, seed, repeats)
+    return _validate(con, recommenders, moment, test_share, settings)
+
+
+def _positive(con: duckdb.DuckDBPyConnection, moment: datetime, given: float | None) -> float:
+    """Satisfaction from which an event is a target: as given, or as a build at that moment decides."""
+    from m6rec_udf.moment import positive_at
+
+    return positive_at(con, moment)[0] if given is None else given
 
 
 def default_as_of(con: duckdb.DuckDBPyConnection, *, test_share: float = 0.1) -> datetime:
@@ -217,7 +227,7 @@ def _check(
     k: int,
     test_share: float,
     methods: Sequence[str],
-    positive: float,
+    positive: float | None,
     max_users: int,
     known: Sequence[str] = BASELINES,
 ) -> None:
@@ -227,7 +237,7 @@ def _check(
         wrong.append(f"k = {k}, expected at least 1")
     if not 0 < test_share < 0.5:
         wrong.append(f"test_share = {test_share}, expected above 0 and below 0.5")
-    if not 0 <= positive <= 1:
+    if positive is not None and not 0 <= positive <= 1:
         wrong.append(f"positive = {positive}, expected in [0, 1]")
     if max_users < 1:
         wrong.append(f"max_users = {max_users}, expected at least 1")

@@ -332,6 +332,22 @@ def test_many_users_are_sampled(con):
     assert result["popular", "all", f"ndcg@{K}"][3] == 7
 
 
+@pytest.mark.parametrize(("kind", "targets_from"), [("view", 0.1), ("cart", 0.5), ("purchase", 0.75), ("rating", 0.75)])
+def test_targets_are_the_best_that_the_log_can_show(kind, targets_from):
+    """A log of views alone has no success of 0.75; what comes after the split does not decide."""
+    rows = [(user, item, kind, 5.0, at) for user, item, _, _, at in random_rows()]
+    split = sorted(at for *_, at in rows)[int(0.9 * len(rows))]
+    rows += [("late", "i1", "purchase", 1.0, split + timedelta(seconds=1))]
+    con = database(rows)
+    evaluate(con, as_of=split, k=K, methods=("popular",))
+    assert con.execute("select (parameters->>'positive')::double from m6.runs").fetchall() == [(targets_from,)]
+    assert evaluation.validate(con, {"popular": nothing}, as_of=split, k=K) == {"popular": 0.0}
+
+
+def nothing(con, as_of, users, k):
+    return con.sql("select user_id, 'i1' as item_id, 1 as rank from eval_users limit 0")
+
+
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
