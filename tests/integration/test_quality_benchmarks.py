@@ -20,7 +20,7 @@ import shop_world
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "quality"
 NAMES = (
     "ablation", "calibration", "cold_items", "common", "curve", "degraded", "leave_last_out", "peer", "peers",
-    "recbole_peer", "run",
+    "recbole_peer", "run", "worlds",
 )  # fmt: skip
 evaluation = importlib.import_module("m6rec_udf.evaluate")
 FEW = argparse.Namespace(data="shop", k=5, seed=0, budget=0.01, no_peers=False, peers=None)
@@ -306,3 +306,32 @@ def test_data_is_spoiled_by_the_share_asked_for(bench, shop_frames):
     assert len(spoiled["bots"]["events"]) == count + count // 2
     moment = bench.degraded.split(whole["events"], 0.1)
     assert 0.05 < (whole["events"]["happened_at"] >= moment).mean() < 0.15
+
+
+def test_a_world_is_what_its_figures_say(bench):
+    drawn, World = bench.worlds.drawn, bench.worlds.World
+    small = {"users": 60, "items": 100, "events": 3000, "topics": 5}
+    news, again, plain = (
+        drawn(World(**small, **options), 1)["events"] for options in ({"life": 1.0}, {"again": 0.8}, {})
+    )
+    assert drawn(World(**small), 1)["events"].equals(plain)
+    assert not drawn(World(**small), 2)["events"].equals(plain)
+    spans = [
+        events.group_by("item_id").agg(pl.col("happened_at").max() - pl.col("happened_at").min())["happened_at"].mean()
+        for events in (news, plain)
+    ]
+    assert spans[0] < timedelta(days=10) < timedelta(days=30) < spans[1]
+    shares = [events.unique(["user_id", "item_id"]).height / events.height for events in (again, plain)]
+    assert shares[0] < 0.5 * shares[1]
+    assert plain["happened_at"].is_sorted()
+
+
+def test_one_line_compares_with_the_best_other(bench):
+    found = pl.DataFrame(
+        [("m6rec", 0.3, None, None, 9), ("ease", 0.2, None, None, 9), ("popular", 0.1, None, None, 9),
+         ("m6rec - ease", 0.1, 0.05, 0.15, 9), ("m6rec - popular", 0.2, 0.1, 0.3, 9)],
+        schema=["method", "value", "low", "high", "n"], orient="row",
+    )  # fmt: skip
+    line = bench.worlds.summary("still", found)
+    assert (line["best other"], line["users"], line["difference"], line["low"]) == ("ease", 9, 0.1, 0.05)
+    assert line["ratio"] == pytest.approx(1.5)
