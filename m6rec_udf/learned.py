@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from m6rec_udf.item_texts import ItemTexts
     from m6rec_udf.moment import Settings
 
+MEANING = 2  # raised where the same SQL and features come to say something else: then everything is learned again
 MOST_GROWTH = 0.05  # of behaviour and impressions
 GIVEN = ("positive_at", "repeats_allowed", "strategies", "encoder", "satisfaction", "seed", "in_sql", "lightgbm")
 LATER: dict[str, Any] = {"columns": []}  # settings that builds of an earlier release lack, with what they meant
@@ -54,7 +55,7 @@ def basis(
     """What a build learns from, in figures: the ``learned`` of its settings.
 
     ``marks``: the last event_seq and feedback_seq. ``rows``: events, feedback and impressions up to the moment.
-    ``definition`` stands for the SQL of all models, the event types and the version of m6rec.
+    ``definition`` stands for the SQL of all models, what features mean, the event types and the version of m6rec.
     """
     event_seq, feedback_seq = marks
     events, feedback, rows, items, forgotten, kinds = one(
@@ -77,7 +78,7 @@ def basis(
         "rows": rows,
         "items": items,
         "forgotten": forgotten,
-        "definition": hashlib.sha256(f"{__version__}\n{text}\n{kinds}".encode()).hexdigest(),
+        "definition": hashlib.sha256(f"{__version__}\n{MEANING}\n{text}\n{kinds}".encode()).hexdigest(),
     }
 
 

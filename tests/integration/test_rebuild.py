@@ -10,7 +10,7 @@ import pytest
 import shop_world as world
 
 import m6rec_udf as m6
-from m6rec_udf import arrays
+from m6rec_udf import arrays, learned
 
 NEW = world.START + timedelta(days=199)
 
@@ -96,6 +96,14 @@ def test_what_is_no_longer_true_is_learned_again(con, change):
     CHANGES[change](con)
     m6.build(con)
     assert not taken_over(con)
+
+
+def test_what_features_of_another_meaning_taught_is_learned_again(con, monkeypatch):
+    monkeypatch.setattr(learned, "MEANING", learned.MEANING + 1)
+    m6.build(con)
+    assert not taken_over(con)
+    m6.build(con)
+    assert taken_over(con)
 
 
 @pytest.mark.parametrize("options", [{"retrain": True}, {"seed": 7}, {"as_of": world.START + timedelta(days=150)}])
