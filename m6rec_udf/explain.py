@@ -36,9 +36,10 @@ def _links(snapshot: Snapshot) -> tuple[tuple[np.ndarray, ...], ...]:
     return snapshot.linked, snapshot.following
 
 
-def _speaking(snapshot: Snapshot, profile: Profile, item: int) -> list[tuple[int, float]]:
+def speaking(snapshot: Snapshot, profile: Profile, item: int) -> list[tuple[int, float]]:
     """(item_idx, share) of the history items of one user that say most for an item; the first one as evidence_of."""
     weight = said(profile.item, (profile.interest, profile.long_weight), item, _links(snapshot), snapshot.text)
+    weight = np.maximum(weight, 0.0)  # item-item weights may speak against an item
     order = np.argsort(-np.round(weight, 9), kind="stable")[:EVIDENCE]
     return [(int(profile.item[at]), float(weight[at] / weight.sum())) for at in order if weight[at] > 0]
 
@@ -94,7 +95,7 @@ def explain(
             scored = name in SCORED
             score = found.scores[SCORED.index(name), at] if scored else _listed_score(snapshot, profile, name, item)
             rows.append(_row("strategy", name, None if score is None else float(score), None))
-    rows += [_row("evidence", snapshot.item_ids[at], share, None) for at, share in _speaking(snapshot, profile, item)]
+    rows += [_row("evidence", snapshot.item_ids[at], share, None) for at, share in speaking(snapshot, profile, item)]
     return rows
 
 

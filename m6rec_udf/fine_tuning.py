@@ -43,7 +43,8 @@ def behaviour_pairs(con: duckdb.DuckDBPyConnection, *, pairs: int, seed: int = 0
     found = []
     for item in np.flatnonzero(snapshot.learned_users >= LEAST_USERS):
         a, b = weights.indptr[item : item + 2]
-        near, value = weights.indices[a:b], weights.data[a:b]
+        is_near = weights.data[a:b] > 0
+        near, value = weights.indices[a:b][is_near], weights.data[a:b][is_near]
         best = near[np.lexsort((near, -np.round(value, 6)))][: NEAR + 1]
         found += [
             (texts[item], texts[other])

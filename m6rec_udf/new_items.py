@@ -67,9 +67,9 @@ def with_new_items(
 ) -> sp.csr_matrix:
     """Item-item weights with a column for every item without behaviour, made from its text.
 
-    The column of a new item j is a mean of the columns of known items w (their 100 largest weights), each with half its
-    own diagonal in front (a history that holds w itself speaks for j): sum_w k_jw (B[:, w] + g e_w / 2), g the mean
-    column sum of B. The 200 largest entries of the mean are kept. The k_jw
+    The column of a new item j is a mean of the columns of known items w (their 100 largest positive weights), each
+    with half its own diagonal in front (a history that holds w itself speaks for j): sum_w k_jw (B[:, w] + g e_w / 2),
+    g the mean column sum of these. The 200 largest entries of the mean are kept. The k_jw
     are the 30 largest shares of known items in a ridge regression from content to the columns of B,
     f_j' (F'F + 30 I)^-1 f_w, over content f = (text vector, word vector): the trained map from attributes to the
     collaborative space of Gantner and others 2010 ("Learning attribute-to-feature mappings for cold-start
@@ -90,9 +90,10 @@ def with_new_items(
         return weights
     columns = weights.tocsc()
     proposed = sp.csr_matrix((columns.data, columns.indices, columns.indptr), shape=weights.shape)  # the transpose
+    speaking = proposed.maximum(0).tocsr()
     own = np.zeros(n, np.float32)
-    own[known] = OWN_SHARE * float(weights.sum()) / max(1, int((np.diff(proposed.indptr) > 0).sum()))
-    lending = (top_per_row_sparse(proposed, LENT_NEIGHBOURS) + sp.diags(own, format="csr")).tocsr()
+    own[known] = OWN_SHARE * float(speaking.sum()) / max(1, int((np.diff(speaking.indptr) > 0).sum()))
+    lending = (top_per_row_sparse(speaking, LENT_NEIGHBOURS) + sp.diags(own, format="csr")).tocsr()
     distinct, which = _distinct(text, words, new)
     share = _shares(np.hstack([text[known], words[known]]), known, text, words, distinct)
     blocks = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from m6rec_udf.candidates import propose
+from m6rec_udf.explain import speaking
 from m6rec_udf.ranking import FEATURES, PLACE, features
 
 USERS = ["c00", "c01", "c07"]
@@ -60,3 +63,35 @@ def test_ranks_by_trend_are_among_known_items_or_among_new_ones(asked):
             mine = (found.row == row) & (is_known == is_seen)
             rank = (trend[mine][None] > trend[mine][:, None]).sum(1)
             np.testing.assert_array_equal(x[mine, PLACE["rank_trending"]], rank)
+
+
+@pytest.fixture(scope="module")
+def against(worlds):
+    """The grocery, with every third item-item weight turned against its item."""
+    snapshot = worlds["grocery"].snapshot
+    weights = snapshot.item_item.copy()
+    weights.data[::3] *= -1
+    return dataclasses.replace(snapshot, item_item=weights)
+
+
+def test_weights_against_an_item_lower_its_score(worlds, against):
+    profile = worlds["grocery"].profile(USERS)
+    found = propose(against, profile, exclude_seen=False, at_least=20)
+    dense = (profile.long @ against.item_item).toarray() * against.trend_factor
+    assert (dense < 0).any()
+    score = found.scores[1]
+    np.testing.assert_allclose(score, dense[found.row, found.item], rtol=1e-4, atol=1e-6)
+    bit = np.uint64(1 << against.settings["strategies"]["item_item"])
+    proposed = found.supporters & bit > 0
+    assert proposed.any()
+    assert (score[proposed] > 0).all()
+
+
+def test_only_what_speaks_for_an_item_is_evidence(worlds, against):
+    world = worlds["grocery"]
+    for user in USERS:
+        profile = world.profile([user])
+        for item in range(20):
+            shares = [share for _, share in speaking(against, profile, item)]
+            assert all(0 < share <= 1 for share in shares)
+            assert sum(shares) <= 1 + 1e-9

@@ -57,6 +57,17 @@ def test_a_new_item_gets_the_weights_of_what_its_text_is_like(x, weights):
     np.testing.assert_allclose(found[:, 36].toarray().ravel(), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_only_weights_that_speak_for_an_item_are_lent(x):
+    text, words = of_taste(2), of_taste(3)
+    both = closed_form_item_item(x, regularisation=10.0, neighbours=20, most_items=1000, either_sign=True)
+    assert (both.data < 0).any()
+    found = with_new_items(both, text, words, popularity(x), most_items=1000)
+    np.testing.assert_array_equal(found[:, :36].toarray(), both[:, :36].toarray())
+    lent = with_new_items(both.maximum(0).tocsr(), text, words, popularity(x), most_items=1000)[:, NEW].toarray()
+    assert lent.sum() > 0
+    np.testing.assert_allclose(found[:, NEW].toarray(), lent, rtol=1e-6)
+
+
 @pytest.mark.parametrize("which", ["text", "words"])
 def test_text_vectors_and_words_each_speak_alone(x, weights, which):
     told, nothing = of_taste(2), np.zeros((40, 3), np.float32)
