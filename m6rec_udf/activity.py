@@ -81,7 +81,7 @@ class Activity:
         interest, columns = np.empty(len(place), np.float32), (log.user, log.item, log.interest, log.happened_at)
         count = counting.pairs_of(log.by_pair, *columns, self.as_of, place, interest)
         place = place[:count]
-        return Pairs(log.user[place], log.item[place], place, interest[:count].copy())
+        return Pairs(log.user[place], log.item[place], place, interest[:count])
 
     def items(self, created_at: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of feat_item_activity by name, each ``[n]``; NaN for NULL.

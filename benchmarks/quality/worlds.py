@@ -1,7 +1,7 @@
 """Logs unlike the data sets: tastes that stand still or move, news that die in a day, plays again and again, few items.
 
     python benchmarks/quality/worlds.py
-    python benchmarks/quality/worlds.py --worlds news music --budget 30
+    python benchmarks/quality/worlds.py --worlds news music --budget 30 --peers implicit_als ease
 
 Each world is generated from users with tastes over topics and items with a topic, a popularity and sometimes a life;
 ``shuffled`` is MovieLens (extra ``demo``) with its times dealt out anew, so that nothing is learned from time. m6rec
@@ -30,10 +30,13 @@ import m6rec_udf as m6
 evaluation = import_module("m6rec_udf.evaluate")
 START = datetime(2025, 1, 1)
 DAYS = 60.0
+BORN_BEFORE = 5.0  # days before the first event from which items appear: the first users find some alive
+ACTIVITY_SHAPE = 0.7  # of the gamma distribution of activity: a few users do much
+LATEST = 0.1  # chance that a repeat is of the very last item, of the one before if not, and so on
+TOPIC_WORDS = 5  # that titles of a topic share
 SYLLABLES = ("bar", "tel", "mon", "kir", "sol", "vad", "rup", "nef", "jal", "pim")
 ENDINGS = ("ta", "ro", "ki", "lu", "se", "do", "na", "vi", "xo", "my")
 WORDS = [a + b for a in SYLLABLES for b in ENDINGS]
-PEERS = ("implicit_als", "implicit_knn", "ease", "markov")
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,16 @@ def drawn(world: World, seed: int) -> dict[str, pl.DataFrame]:
     rng = np.random.default_rng(seed)
     tastes = rng.dirichlet(np.full(world.topics, 1 / world.spread), (2, world.users))
     topic = rng.integers(0, world.topics, world.items)
-    born = np.full(world.items, -1.0) if world.life is None else np.sort(rng.uniform(-5, DAYS, world.items))
+    born = np.full(world.items, -1.0) if world.life is None else np.sort(rng.uniform(-BORN_BEFORE, DAYS, world.items))
     popularity = rng.permutation(1 / np.arange(1, world.items + 1) ** world.zipf)
-    activity = rng.gamma(0.7, 1, world.users)
+    activity = rng.gamma(ACTIVITY_SHAPE, 1, world.users)
     when = np.sort(rng.uniform(0, DAYS, world.events))
     who = rng.choice(world.users, world.events, p=activity / activity.sum())
     of_topic = [np.flatnonzero(topic == one) for one in range(world.topics)]
     done: list[list[int]] = [[] for _ in range(world.users)]
     for now, user in zip(when, who, strict=True):
         if done[user] and rng.random() < world.again:
-            back = min(int(rng.geometric(0.1)), len(done[user]))
+            back = min(int(rng.geometric(LATEST)), len(done[user]))
             done[user].append(done[user][-back])
             continue
         moved = world.drift * now / DAYS
@@ -106,7 +109,8 @@ def drawn(world: World, seed: int) -> dict[str, pl.DataFrame]:
             "happened_at": [START + timedelta(days=float(now)) for now in when],
         }
     )
-    titles = [" ".join([*rng.choice(WORDS[5 * one : 5 * one + 5], 3), *rng.choice(WORDS, 2)]) for one in topic]
+    shared = [WORDS[TOPIC_WORDS * one : TOPIC_WORDS * (one + 1)] for one in range(world.topics)]
+    titles = [" ".join([*rng.choice(shared[one], 3), *rng.choice(WORDS, 2)]) for one in topic]
     items = pl.DataFrame(
         {
             "item_id": [f"i{one}" for one in range(world.items)],
@@ -133,7 +137,7 @@ def figures(name: str, data: dict[str, pl.DataFrame], given: argparse.Namespace,
     con = m6.connect(folder / f"{name}.duckdb", encoder=given.encoder)
     try:
         print(f"\n## {name}: {m6.load(con, **data)}", flush=True)
-        names = [peer for peer in PEERS if peer in peers.installed()]
+        names = [] if given.no_peers else peers.chosen(given.peers)
         others = peers.tune(con, names, budget=given.budget, k=given.k)
         own = common.Built(seed=given.seed)
         found = evaluation.evaluate(con, k=given.k, peers=others, recommender=own, seed=given.seed).pl()
@@ -149,10 +153,12 @@ def summary(name: str, found: pl.DataFrame) -> dict[str, object]:
     others = {method: row["value"] for method, row in of.items() if method != "m6rec" and " - " not in method}
     best = max(others, key=lambda method: others[method])
     own, less = of["m6rec"], of[f"m6rec - {best}"]
-    figures = {"users": own["n"], "m6rec": own["value"], "best other": best, "its": others[best]}
     return {
         "world": name,
-        **figures,
+        "users": own["n"],
+        "m6rec": own["value"],
+        "best other": best,
+        "its": others[best],
         "ratio": own["value"] / others[best],
         "difference": less["value"],
         "low": less["low"],
@@ -168,7 +174,8 @@ def main() -> None:
     makers["shuffled"] = shuffled
     parser = common.arguments(__doc__ or "", data="movielens")
     parser.add_argument("--worlds", nargs="+", choices=list(makers), default=list(makers))
-    parser.add_argument("--budget", type=float, default=10.0, help="seconds per peer")
+    parser.add_argument("--budget", type=float, default=10.0, help="processor seconds per peer")
+    common.add_peers(parser)
     given = parser.parse_args()
     lines = []
     with TemporaryDirectory() as folder:
